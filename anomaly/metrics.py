@@ -17,10 +17,11 @@ import numpy.typing as npt
 from anomaly.errors import InputError, SettingError
 
 Array = npt.NDArray[Any]
-Pixels = Sequence[npt.ArrayLike] | Array
+Values = Sequence[Any] | Array
+Pixels = Sequence[Array] | Array
 
 
-def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+def auroc(scores: Values, labels: Values) -> float:
     """Area under the ROC curve: the share of (anomalous, normal) pairs in the right order, a tie counting one half.
 
     Args:
@@ -38,7 +39,7 @@ def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     return _auroc(_image_ranks(scores, labels))
 
 
-def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+def average_precision(scores: Values, labels: Values) -> float:
     """Average precision: the mean over the anomalous of the precision at their score, without interpolation.
 
     Args:
@@ -56,7 +57,7 @@ def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     return _average_precision(_image_ranks(scores, labels))
 
 
-def f1_max(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[float, float]:
+def f1_max(scores: Values, labels: Values) -> tuple[float, float]:
     """The best F1 over all thresholds, an optimistic figure: its threshold has seen the labels.
 
     Args:
@@ -74,7 +75,7 @@ def f1_max(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[float, float]:
     return _f1_max(_image_ranks(scores, labels))
 
 
-def fpr_at_recall(scores: npt.ArrayLike, labels: npt.ArrayLike, recall: float = 1.0) -> float:
+def fpr_at_recall(scores: Values, labels: Values, recall: float = 1.0) -> float:
     """False-positive rate at the highest threshold that still finds the wanted share of the anomalous.
 
     Args:
@@ -144,7 +145,7 @@ def aupro(maps: Pixels, masks: Pixels, fpr_limit: float = 0.3) -> float:
         InputError: as `auroc`; the message names the index of the map.
         SettingError: `fpr_limit` is out of its range.
 
-    Source: Bergmann et al., The MVTec Anomaly Detection Dataset, IJCV 2021, section 5.
+    Source: Bergmann et al., The MVTec Anomaly Detection Dataset, IJCV 2021.
     """
     return aupro_at(maps, masks, (fpr_limit,))[0]
 
@@ -172,7 +173,7 @@ def aupro_at(maps: Pixels, masks: Pixels, fpr_limits: Sequence[float] = (0.3, 0.
     return tuple(_aupro(ranks, shares, limit) for limit in fpr_limits)
 
 
-def image_metrics(scores: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, float]:
+def image_metrics(scores: Values, labels: Values) -> dict[str, float]:
     """All image-level metrics.
 
     Args:
@@ -218,7 +219,7 @@ def pixel_metrics(maps: Pixels, masks: Pixels) -> dict[str, float]:
 
 
 def bootstrap_interval(
-    metric: Callable[[Array, Array], float], scores: npt.ArrayLike, labels: npt.ArrayLike, seed: int, rounds: int = 1000
+    metric: Callable[[Array, Array], float], scores: Values, labels: Values, seed: int, rounds: int = 1000
 ) -> tuple[float, float]:
     """95 % percentile interval of an image-level metric, drawn with replacement within each class.
 
@@ -287,7 +288,7 @@ def _rank(normal: Array, anomalous: Array) -> _Ranks:
     )
 
 
-def _image_ranks(scores: npt.ArrayLike, labels: npt.ArrayLike) -> _Ranks:
+def _image_ranks(scores: Values, labels: Values) -> _Ranks:
     values, anomalous = _checked(np.asarray(scores), np.asarray(labels), "scores")
     _require_both(anomalous)
     return _rank(values[~anomalous], values[anomalous])
