@@ -1,4 +1,4 @@
-"""PNG, JPEG, BMP and WebP through Pillow; 16-bit PNG through imagecodecs, because Pillow cuts colour to 8 bit."""
+"""PNG, JPEG, BMP and WebP through Pillow; 16-bit PNG colour through imagecodecs, because Pillow cuts it to 8 bit."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,12 +40,13 @@ def read(path: Path) -> Pixels:
     with _opened(path) as image:
         if image.format == "PNG":
             _verify_png(path)
-        image.load()
-        pixels = _decode_deep(path) if _deep(image) else _expand(image)
+        colour = image.mode != "I;16" or "transparency" in image.info
+        pixels = _decode_deep(path) if _deep(image) and colour else _expand(image)
         if pixels.ndim == 2:
             pixels = pixels[..., None]
         if pixels.shape[-1] in (2, 4):
             pixels = without_alpha(path, pixels)
+        image.load()  # an EXIF behind the pixels is known only now
         return upright(pixels, _orientation(image))
 
 
@@ -88,7 +89,7 @@ def _decode_deep(path: Path) -> Pixels:
 
 def _expand(image: "ImageFile") -> Pixels:
     modes = _WITH_ALPHA if "transparency" in image.info else _EXPANDED
-    return np.asarray(image.convert(modes.get(image.mode, image.mode)))
+    return np.array(image.convert(modes.get(image.mode, image.mode)))
 
 
 def _orientation(image: "ImageFile") -> int:
