@@ -182,8 +182,7 @@ class Calibration:
         """Decisions for (N,) scores, in their order."""
         values = _to_judge(scores)
         level = (values > self.review.value).astype(int) + (values > self.ng.value)
-        order = tuple(Decision)
-        return [order[index] for index in level]
+        return [tuple(Decision)[index] for index in level]
 
     def in_words(self) -> str:
         """Several lines for people: what was held out, what each decision promises, and what it cannot promise."""

@@ -224,7 +224,7 @@ def test_scores_at_a_million_keep_their_differences():
 
 
 def test_a_group_counts_once_with_its_highest_score():
-    found = calibrate([3.0, 1.0, 2.0, 5.0], ["x", "y", "y", "x"])
+    found = calibrate([5.0, 1.0, 2.0, 3.0], ["x", "y", "y", "x"])
     assert found.scores == (2.0, 5.0)
     assert (found.unit, found.ng.n) == ("group", 2)
     with pytest.raises(InputError, match="4 scores, 1 groups"):

@@ -165,6 +165,11 @@ def test_hand_computed_aupro():
     assert metrics.aupro([values], [mask], 0.05) == pytest.approx(0.5)
 
 
+def test_the_limit_may_cut_a_tie():
+    """One defect pixel ties with one of four normal ones: up to a rate of 0.1 the overlap rises from 0 to 0.4."""
+    assert metrics.aupro([np.array([[9, 9, 1, 1, 1]])], [np.array([[1, 0, 0, 0, 0]])], 0.1) == pytest.approx(0.2)
+
+
 def test_regions_that_touch_at_a_corner_are_one():
     mask = np.zeros((4, 4), dtype=bool)
     mask[0, 0] = mask[1, 1] = mask[3, 3] = True
