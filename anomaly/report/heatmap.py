@@ -16,6 +16,7 @@ from anomaly.report.words import BADGES, number, shorten
 
 Picture = UInt8[np.ndarray, "h w 3"]
 AnomalyMap = Float32[np.ndarray, "h w"]
+Shown = UInt8[np.ndarray, "_ _ 3"]
 Mask = Bool[np.ndarray, "h w"]
 
 STRETCH_PERCENTILES = 0.5, 99.5
@@ -93,11 +94,11 @@ def pair(
     *,
     sides: tuple[int, int],
     mask: Mask | None = None,
-) -> tuple[Picture, Picture]:
+) -> tuple[Shown, Shown]:
     """Returns original and overlay at the size at which they are to be shown; lines are drawn at that size.
 
     A cross points at the largest value of the map where that exceeds the pixel threshold, so that small defects are
-    found in small pictures. Shrinking keeps the largest value of the map in reach of each pixel, so that no exceedance is lost.
+    found in small pictures. Shrinking keeps the largest value of the map in reach of each pixel: no exceedance is lost.
 
     Args:
         picture: (H, W, 3) uint8 RGB, e.g. from `display`.
@@ -137,7 +138,7 @@ def panel(
     decision: str,
     facts: str,
     mask: Mask | None = None,
-) -> Picture:
+) -> Shown:
     """Draws the picture that is saved for a part: header, original beside overlay, colour legend with the threshold.
 
     Wide images stand one above the other; both have a longer side of 512 to 1024 pixels.
@@ -159,7 +160,8 @@ def panel(
         SettingError: `scale` has no extent.
     """
     pictures = pair(picture, anomaly_map, scale, contour, sides=PANEL_SIDES, mask=mask)
-    captions = ("original" if mask is None else "original, known defect in blue", "unlike normal; cross: the strongest")
+    known = mask is not None and mask.any()
+    captions = "original, known defect in blue" if known else "original", "unlike normal; cross: the strongest"
     height, width = pictures[0].shape[:2]
     stacked = width > 1.4 * height
     cell = max(width, NARROWEST if stacked else (NARROWEST - GAP) // 2)
@@ -202,15 +204,15 @@ def _outlined(picture: Picture, region: Mask, colour: tuple[int, int, int]) -> P
 def _point_at(picture: Picture, place: tuple[int, int]) -> None:
     """Draws four strokes, white with a black rim, that point at (row, column) and leave it free."""
     row, column = place
-    unit = max(6, max(picture.shape) // 32)
-    for colour, thickness in (((0, 0, 0), unit // 4 + 3), ((255, 255, 255), unit // 4)):
+    unit = max(picture.shape) // 30
+    for colour, thickness in (((0, 0, 0), unit // 8 + 3), ((255, 255, 255), unit // 8)):
         for down, right in ((0, 1), (0, -1), (1, 0), (-1, 0)):
             near = column + right * unit, row + down * unit
-            far = column + right * 2 * unit, row + down * 2 * unit
+            far = column + 2 * right * unit, row + 2 * down * unit
             cv2.line(picture, near, far, colour, thickness)
 
 
-def _resized(values: AnomalyMap, size: tuple[int, int]) -> AnomalyMap:
+def _resized(values: AnomalyMap, size: tuple[int, int]) -> Float32[np.ndarray, "_ _"]:
     """Resizes to (height, width); a maximum over what each new pixel covers where that is more than one old pixel."""
     reach = tuple(max(1, -(-old // new)) for old, new in zip(values.shape, size, strict=True))
     if max(reach) > 1:

@@ -11,9 +11,10 @@ from markupsafe import Markup
 from anomaly.report.words import BADGES, number
 
 BINS = 48
-TOP, UPPER, LOWER, BOTTOM = 44, 130, 70, 24
-"""Heights in pixels: labels of the thresholds, bars of the images, bars of the normals, numbers on the axis."""
-LEAST_BAR = 3
+TOP, UPPER, LOWER, BOTTOM = 40, 130, 70, 46
+"""Heights in pixels: labels of the thresholds, bars of the images, bars of the normals, numbers and name of
+the axis."""
+LEAST_BAR = 3.0
 """Height in pixels of a bar that counts anything: three parts among thousands must be seen."""
 MARGIN = 3.0
 """Room at both ends of the axis, in percent of the width."""
@@ -22,8 +23,8 @@ TICK_DISTANCE = 12.0
 FAR = 5.0
 """The axis bends when a score lies more than this many times farther from the least one than the NG threshold does."""
 
-Values = Float[np.ndarray, " n"]
-Counts = Int[np.ndarray, " bins"]
+Values = Float[np.ndarray, " _"]
+Counts = Int[np.ndarray, " _"]
 Tick = tuple[float, float]
 
 
@@ -109,8 +110,14 @@ def histogram(scores: Mapping[str, Values], normals: Values, review: float, ng: 
         *_hanging(held_out, ground),
         f'<line class="axis" x1="0" x2="100%" y1="{ground}" y2="{ground}"/>',
         *(_tick(tick, height) for tick in axis.ticks()),
-        _threshold("REVIEW", review, axis, 34, height),
-        _threshold("NG", ng, axis, 14, height),
+        _text(
+            "tick",
+            50.0,
+            height - 4,
+            "anomaly score" + (" (far scores drawn closer together)" if axis.unit < math.inf else ""),
+        ),
+        *_threshold("REVIEW", review, axis, 32, height),
+        *_threshold("NG", ng, axis, 12, height),
     ]
     total = sum(len(values) for values in scores.values())
     label = f"Histogram of {total} anomaly scores; REVIEW above {number(review)}, NG above {number(ng)}"
@@ -137,7 +144,7 @@ def _bars(counted: Mapping[str, Counts], ground: int) -> Iterator[str]:
 def _hanging(counts: Counts, ground: int) -> Iterator[str]:
     for k in np.flatnonzero(counts):
         height = max(LEAST_BAR, LOWER * counts[k] / counts.max())
-        yield _bar(int(k), ground, height, "held-out", f"{counts[k]} normals held out")
+        yield _bar(int(k), float(ground), height, "held-out", f"{counts[k]} normals held out")
 
 
 def _bar(k: int, top: float, height: float, kind: str, hint: str) -> str:
@@ -148,16 +155,20 @@ def _bar(k: int, top: float, height: float, kind: str, hint: str) -> str:
     )
 
 
+def _text(kind: str, place: float, y: int, text: str, anchor: str = "middle", shift: int = 0) -> str:
+    return f'<text class="{kind}" x="{place:.2f}%" dx="{shift}" y="{y}" text-anchor="{anchor}">{text}</text>'
+
+
 def _tick(tick: Tick, height: int) -> str:
     score, place = tick
-    label = f"{score:.10g}" if abs(score) < 1e5 else f"{score:.0e}"
-    return f'<text class="tick" x="{place:.2f}%" y="{height - 6}" text-anchor="middle">{label}</text>'
+    return _text("tick", place, height - 28, f"{score:.10g}" if abs(score) < 1e5 else f"{score:.0e}")
 
 
-def _threshold(word: str, value: float, axis: Axis, row: int, height: int) -> str:
+def _threshold(word: str, value: float, axis: Axis, row: int, height: int) -> Iterator[str]:
+    """A line with its label: REVIEW to the left of it and NG to the right, where there is room."""
     place = axis.position(value)
-    anchor, shift = ("start", 6) if place < 50 else ("end", -6)
-    return (
-        f'<line class="threshold" x1="{place:.2f}%" x2="{place:.2f}%" y1="{row - 12}" y2="{height - BOTTOM}"/>'
-        f'<text x="{place:.2f}%" dx="{shift}" y="{row}" text-anchor="{anchor}">{word} above {number(value)}</text>'
-    )
+    leftwards = place > (30 if word == "REVIEW" else 70)
+    bottom = height - BOTTOM
+    yield f'<line class="threshold" x1="{place:.2f}%" x2="{place:.2f}%" y1="{row - 10}" y2="{bottom}"/>'
+    anchor, shift = ("end", -6) if leftwards else ("start", 6)
+    yield _text("label", place, row, f"{word} above {number(value)}", anchor, shift)

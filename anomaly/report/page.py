@@ -27,10 +27,12 @@ class Thumbnail(NamedTuple):
     Attributes:
         original: data URI of the image.
         overlaid: data URI of the image with its anomaly map.
+        known: whether a known defect is outlined in the original.
     """
 
     original: str
     overlaid: str
+    known: bool
 
 
 class Shown(NamedTuple):

@@ -14,6 +14,7 @@ function view(card) {
   byId("viewer-place").textContent = `${shown().indexOf(card) + 1} of ${shown().length}`;
   byId("viewer-original").src = byId("viewer-under").src = image.dataset.original;
   byId("viewer-overlaid").src = image.src;
+  byId("viewer-caption").textContent = image.dataset.caption;
   byId("viewer-facts").replaceChildren(card.querySelector("template").content.cloneNode(true));
   document.querySelector(".pictures").classList.toggle("wide", "wide" in image.dataset);
   if (!dialog.open) dialog.showModal();

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import TextIO
 
 import cv2
 import numpy as np
@@ -82,7 +82,7 @@ class ResultWriter:
         self._csv: csv.DictWriter[str]
         self._streams: tuple[TextIO, TextIO]
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ResultWriter":
         """Makes the folder ready and opens the tables.
 
         Raises:
@@ -169,9 +169,11 @@ class ResultWriter:
             mask=mask,
         )
         (self.out / row.heatmap).write_bytes(_encoded(drawn, ".png"))
-        if self._makes_room(row.score):
-            pictures = pair(picture, anomaly_map, self._page.scale, contour, sides=THUMBNAIL_SIDES, mask=mask)
-            self._page.thumbnails[len(self._page.rows) - 1] = Thumbnail(*map(_data_uri, pictures))
+        if self._makes_room(float(score)):
+            original, overlaid = pair(picture, anomaly_map, self._page.scale, contour, sides=THUMBNAIL_SIDES, mask=mask)
+            known = mask is not None and bool(mask.any())
+            thumbnail = Thumbnail(_data_uri(original), _data_uri(overlaid), known)
+            self._page.thumbnails[len(self._page.rows) - 1] = thumbnail
 
     def failed(self, path: Path | str, reason: str) -> None:
         """Records a part that could not be judged.
