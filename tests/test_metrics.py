@@ -14,7 +14,7 @@ from anomaly.errors import InputError, SettingError
 
 SCORES = [0.1, 0.4, 0.35, 0.8]
 LABELS = [0, 0, 1, 1]
-quick = settings(max_examples=50, deadline=None, derandomize=True)
+quick = settings(max_examples=30, deadline=None, derandomize=True)
 
 
 @st.composite
