@@ -93,12 +93,12 @@ def pair(
     contour: float,
     *,
     sides: tuple[int, int],
+    pointed: bool,
     mask: Mask | None = None,
 ) -> tuple[Shown, Shown]:
     """Returns original and overlay at the size at which they are to be shown; lines are drawn at that size.
 
-    A cross points at the largest value of the map where that exceeds the pixel threshold, so that small defects are
-    found in small pictures. Shrinking keeps the largest value of the map in reach of each pixel: no exceedance is lost.
+    Shrinking keeps the largest value of the map in reach of each pixel, so that no exceedance is lost.
 
     Args:
         picture: (H, W, 3) uint8 RGB, e.g. from `display`.
@@ -106,6 +106,8 @@ def pair(
         scale: see `overlay`.
         contour: see `overlay`.
         sides: least and greatest length of the longer side in pixels.
+        pointed: whether a cross points at the largest value of the map, so that small defects are found in small
+            pictures, and parts that are not OK have a place to look at even if no pixel exceeds the threshold.
         mask: (H, W) bool, the known defect; outlined in blue in the original.
 
     Returns:
@@ -120,7 +122,7 @@ def pair(
     size = max(1, round(height * factor)), max(1, round(width * factor))
     shown = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
     overlaid = overlay(shown, _resized(anomaly_map, size), scale, contour)
-    if anomaly_map.max() > contour:
+    if pointed:
         row, column = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
         _point_at(overlaid, (int((row + 0.5) * size[0] / height), int((column + 0.5) * size[1] / width)))
     if mask is not None:
@@ -159,9 +161,13 @@ def panel(
     Raises:
         SettingError: `scale` has no extent.
     """
-    pictures = pair(picture, anomaly_map, scale, contour, sides=PANEL_SIDES, mask=mask)
+    pointed = decision != "OK"
+    pictures = pair(picture, anomaly_map, scale, contour, sides=PANEL_SIDES, pointed=pointed, mask=mask)
     known = mask is not None and mask.any()
-    captions = "original, known defect in blue" if known else "original", "unlike normal; cross: the strongest"
+    captions = (
+        "original, known defect in blue" if known else "original",
+        "unlike normal" + ("; cross: the strongest" if pointed else ""),
+    )
     height, width = pictures[0].shape[:2]
     stacked = width > 1.4 * height
     cell = max(width, NARROWEST if stacked else (NARROWEST - GAP) // 2)

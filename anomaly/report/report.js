@@ -29,7 +29,9 @@ function follow() {
 
 function step(by) {
   const next = shown()[shown().indexOf(current) + by];
-  if (next) location.replace(next.hash);
+  if (!next) return;
+  history.replaceState(null, "", next.hash);
+  view(next);
 }
 
 function filter(word) {
@@ -41,6 +43,7 @@ function filter(word) {
 
 for (const button of document.querySelectorAll("[data-show]")) button.addEventListener("click", () => filter(button.dataset.show));
 for (const button of document.querySelectorAll("[data-step]")) button.addEventListener("click", () => step(Number(button.dataset.step)));
+for (const card of cards) card.addEventListener("click", () => view(card));
 byId("viewer-close").addEventListener("click", () => dialog.close());
 byId("viewer-blend").addEventListener("input", (event) => { byId("viewer-overlaid").style.opacity = event.target.value / 100; });
 dialog.addEventListener("close", () => {

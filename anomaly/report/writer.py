@@ -170,7 +170,15 @@ class ResultWriter:
         )
         (self.out / row.heatmap).write_bytes(_encoded(drawn, ".png"))
         if self._makes_room(float(score)):
-            original, overlaid = pair(picture, anomaly_map, self._page.scale, contour, sides=THUMBNAIL_SIDES, mask=mask)
+            original, overlaid = pair(
+                picture,
+                anomaly_map,
+                self._page.scale,
+                contour,
+                sides=THUMBNAIL_SIDES,
+                pointed=row.decision != "OK",
+                mask=mask,
+            )
             known = mask is not None and bool(mask.any())
             thumbnail = Thumbnail(_data_uri(original), _data_uri(overlaid), known)
             self._page.thumbnails[len(self._page.rows) - 1] = thumbnail

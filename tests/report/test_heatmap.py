@@ -82,7 +82,9 @@ def test_a_scale_without_extent_is_refused():
 def test_one_exceeding_pixel_of_a_large_image_survives_shrinking():
     anomaly_map = np.zeros((3000, 4000), np.float32)
     anomaly_map[1234, 2345] = 2
-    _, overlaid = pair(np.zeros((3000, 4000, 3), np.uint8), anomaly_map, (0.0, 1000.0), 1.0, sides=(256, 400))
+    _, overlaid = pair(
+        np.zeros((3000, 4000, 3), np.uint8), anomaly_map, (0.0, 1000.0), 1.0, sides=(256, 400), pointed=False
+    )
     assert overlaid.shape == (300, 400, 3)
     found = np.argwhere((overlaid[115:132, 226:243] == 255).all(axis=2))
     assert len(found) > 0
@@ -106,3 +108,16 @@ def test_panels_are_readable_at_every_aspect_ratio(size, dtype):
     assert drawn.shape[2] == 3
     assert 560 <= drawn.shape[1] <= 2200
     assert 200 <= drawn.shape[0] <= 2300
+
+
+def test_a_cross_points_at_the_strongest_spot_and_leaves_it_free():
+    anomaly_map = np.zeros((256, 256), np.float32)
+    anomaly_map[100, 150] = 0.1
+    picture = np.full((256, 256, 3), 50, np.uint8)
+    _, plain = pair(picture, anomaly_map, (0.0, 1000.0), 1.0, sides=(256, 512), pointed=False)
+    _, pointed = pair(picture, anomaly_map, (0.0, 1000.0), 1.0, sides=(256, 512), pointed=True)
+    assert (plain == picture).all()
+    rows, columns = np.nonzero((pointed == 255).all(axis=2))
+    assert abs(rows.mean() - 100) < 1
+    assert abs(columns.mean() - 150) < 1
+    assert (pointed[96:105, 146:155] == 50).all()
