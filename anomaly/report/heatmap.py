@@ -108,7 +108,7 @@ def pair(
         sides: least and greatest length of the longer side in pixels.
         pointed: whether a cross points at the largest value of the map, so that small defects are found in small
             pictures, and parts that are not OK have a place to look at even if no pixel exceeds the threshold.
-        mask: (H, W) bool, the known defect; outlined in blue in the original.
+        mask: (H, W) bool, the known defect; a blue line runs closely around it in the original.
 
     Returns:
         Two pictures (H', W', 3) uint8 RGB.
@@ -126,7 +126,8 @@ def pair(
         row, column = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
         _point_at(overlaid, (int((row + 0.5) * size[0] / height), int((column + 0.5) * size[1] / width)))
     if mask is not None:
-        shown = _outlined(shown, _resized(mask.astype(np.float32), size) > 0.5, KNOWN_DEFECT)
+        around = cv2.dilate(_resized(mask.astype(np.float32), size), np.ones((11, 11), np.uint8))
+        shown = _outlined(shown, around > 0.5, KNOWN_DEFECT)
     return shown, overlaid
 
 
@@ -153,7 +154,7 @@ def panel(
         title: first line of the header, e.g. the file name; its middle is left out where it is too long.
         decision: "OK", "REVIEW" or "NG".
         facts: second line of the header, e.g. score and p-value.
-        mask: (H, W) bool, the known defect; outlined in blue in the original.
+        mask: (H, W) bool, the known defect; a blue line runs closely around it in the original.
 
     Returns:
         (H', W', 3) uint8 RGB.
