@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 from anomaly.errors import ImageFileError
 
 MAX_PIXELS = 512 * 1024 * 1024
-"""Height times width above which a file is refused before it is decoded: it is broken or a decompression bomb."""
+"""Height times width above which a file is refused before it is decoded: it is broken or a decompression bomb.
+
+Files of more than four channels may have as many values as four channels of this size.
+"""
 
 Pixels: TypeAlias = NDArray[Any]
 """(H, W, C) uint8, uint16 or float32."""
@@ -47,7 +50,7 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-def check_size(path: Path, height: int, width: int) -> None:
+def check_size(path: Path, height: int, width: int, channels: int) -> None:
     """Refuses what no camera delivers.
 
     Raises:
@@ -55,10 +58,11 @@ def check_size(path: Path, height: int, width: int) -> None:
     """
     if height < 1 or width < 1:
         raise ImageFileError(path, f"has no pixels ({height} x {width}); remove it or export it again")
-    if height * width > MAX_PIXELS:
+    allowed = MAX_PIXELS * 4 // max(4, channels)
+    if height * width > allowed:
         raise ImageFileError(
             path,
-            f"claims {height} x {width} pixels, more than the {MAX_PIXELS:,} that are allowed; cut it into tiles, "
+            f"claims {height} x {width} pixels, more than the {allowed:,} that are allowed; cut it into tiles, "
             "or remove it if it should be smaller: then its header is forged or broken",
         )
 

@@ -68,7 +68,7 @@ def _opened(path: Path) -> "Iterator[ImageFile]":
         if plugin is None:
             raise ImageFileError(path, "is not a PNG, JPEG, BMP, TIFF or WebP image; convert it to one, or remove it")
         with plugin(file) as image:
-            check_size(path, image.height, image.width)
+            check_size(path, image.height, image.width, len(image.getbands()))
             if getattr(image, "n_frames", 1) != 1:
                 raise ImageFileError(path, f"is an animation of {image.n_frames} frames; save each as its own file")
             if image.mode not in _CHANNELS:

@@ -2,7 +2,6 @@
 
 import csv
 from pathlib import Path
-from typing import Literal
 from zlib import crc32
 
 import cv2
@@ -33,8 +32,8 @@ def normal(
     surface: str,
     size: tuple[int, int],
     seed: int,
-    dtype: Literal["uint8", "uint16"] = "uint8",
-    channels: Literal[1, 3] = 1,
+    dtype: str = "uint8",
+    channels: int = 1,
 ) -> Pixels:
     """Draws a normal part.
 
@@ -64,8 +63,8 @@ def defective(
     defect: str,
     size: tuple[int, int],
     seed: int,
-    dtype: Literal["uint8", "uint16"] = "uint8",
-    channels: Literal[1, 3] = 1,
+    dtype: str = "uint8",
+    channels: int = 1,
 ) -> tuple[Pixels, NDArray[np.bool_]]:
     """Draws the part that `normal` draws for the same arguments, with a defect.
 
@@ -92,7 +91,7 @@ def defective(
         allowed = f"one that {surface} can have ({', '.join(defects_of(surface))})"
         raise SettingError.of("defective", "defect", allowed, defect)
     drawn = _drawn(surface, size, seed)
-    changed = DEFECTS[defect].apply(drawn, _rng(seed, surface, defect))
+    changed = np.clip(DEFECTS[defect].apply(drawn, _rng(seed, surface, defect)), 0.02, 0.98)
     without = _photographed(surface, drawn.albedo, seed, channels)
     image = _photographed(surface, changed, seed, channels)
     faint = np.abs(image - without).max(axis=2, keepdims=True) < VISIBLE
@@ -113,8 +112,8 @@ def write_dataset(
     defective: int,
     size: tuple[int, int],
     seed: int,
-    dtype: Literal["uint8", "uint16"] = "uint8",
-    channels: Literal[1, 3] = 1,
+    dtype: str = "uint8",
+    channels: int = 1,
 ) -> None:
     """Writes a data set in the layout of `find_dataset`: PNG images, masks, and manifest.csv (file, label, kind, lot).
 
@@ -159,8 +158,8 @@ def _write_part(
     kind: str,
     size: tuple[int, int],
     seed: int,
-    dtype: Literal["uint8", "uint16"],
-    channels: Literal[1, 3],
+    dtype: str,
+    channels: int,
 ) -> tuple[str, int, str, str]:
     part_seed = seed * 2**24 + serial
     name = f"{split}/{kind}/{serial:06d}.png"
@@ -218,7 +217,7 @@ def _photographed(surface: str, albedo: Field, seed: int, channels: int) -> NDAr
     return image
 
 
-def _quantised(image: NDArray[np.float32], dtype: Literal["uint8", "uint16"]) -> Pixels:
+def _quantised(image: NDArray[np.float32], dtype: str) -> Pixels:
     full = np.float32(np.iinfo(dtype).max)
     stored: Pixels = np.rint(np.clip(image, 0, 1) * full).astype(dtype)
     return stored

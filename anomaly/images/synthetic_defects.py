@@ -1,12 +1,16 @@
 """Procedural defects: each changes the brightness of a surface somewhere."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from anomaly.images.synthetic_surfaces import STRUCTURED, SURFACES, Field, Surface, smooth_noise
+
+Point: TypeAlias = NDArray[np.float64]
+"""(2,) row and column in pixels."""
 
 
 class Defect(NamedTuple):
@@ -29,7 +33,8 @@ def scratch(surface: Surface, rng: np.random.Generator) -> Field:
         depth = np.maximum(depth, _hairline(rng, height, width))
     change = -depth
     if rng.random() < 0.6:
-        change = depth - 0.5 * np.roll(depth, 1, axis=0) * (1 - depth)
+        change = depth.copy()
+        change[1:] -= 0.5 * depth[:-1] * (1 - depth[1:])
     scratched: Field = surface.albedo + np.float32(_contrast(rng, 0.09, 0.40)) * change
     return scratched
 
@@ -38,7 +43,7 @@ def _hairline(rng: np.random.Generator, height: int, width: int) -> Field:
     length = rng.uniform(0.18, 0.75) * min(height, width)
     angle = rng.uniform(0, 2 * np.pi)
     along = np.array([np.cos(angle), np.sin(angle)])
-    middle = _place(rng, height, width)[::-1] + rng.normal(0, 0.12, 1) * length * along[::-1] * (1, -1)
+    middle = _place(rng, height, width)[::-1]
     t = np.linspace(-1, 1, 24)[:, None]
     points = middle + along * t * length / 2 + along[::-1] * (1, -1) * (1 - t**2) * rng.normal(0, 0.09) * length
     line = np.zeros((height, width), np.uint8)
@@ -47,7 +52,7 @@ def _hairline(rng: np.random.Generator, height: int, width: int) -> Field:
     cv2.polylines(line, [fixed], isClosed=False, color=255, thickness=1, lineType=cv2.LINE_AA, shift=shift)
     width_px = rng.uniform(0.35, 1.1)
     profile = cv2.GaussianBlur(line.astype(np.float32), (0, 0), width_px)
-    fade = 0.75 + 0.25 * smooth_noise(rng, height, width, 20, 20)
+    fade = 0.75 + 0.25 * smooth_noise(rng, height, width, 20.0, 20.0)
     return np.asarray(profile / profile.max() * np.clip(fade, 0.3, 1), np.float32)
 
 
@@ -58,9 +63,9 @@ def pit(surface: Surface, rng: np.random.Generator) -> Field:
     contrast = _contrast(rng, 0.10, 0.38)
     centre, spread = _place(rng, height, width), 0.08 * min(height, width)
     for number in range(rng.choice([1, 1, 2, 3, 5])):
-        y, x = centre + (number > 0) * rng.normal(0, spread, 2)
+        here = centre + (number > 0) * rng.normal(0, spread, 2)
         radius = rng.uniform(1.8, 6.5)
-        far, bearing = _polar(height, width, y, x)
+        far, bearing = _polar(height, width, here)
         wobble = 1 + sum(rng.normal(0, 0.11) * np.cos(k * bearing + rng.uniform(0, 6.3)) for k in (2, 3, 5))
         edge = far / (radius * wobble)
         hole = 1 / (1 + np.exp(np.clip(radius * 2.2 * (edge - 0.85), -30, 30)))
@@ -72,9 +77,8 @@ def pit(surface: Surface, rng: np.random.Generator) -> Field:
 def stain(surface: Surface, rng: np.random.Generator) -> Field:
     """Draws a flat irregular spot with a soft outline and a darker edge where it dried."""
     height, width = surface.albedo.shape
-    y, x = _place(rng, height, width)
     radius = rng.uniform(0.05, 0.17) * min(height, width) + 3
-    far, bearing = _polar(height, width, y, x)
+    far, bearing = _polar(height, width, _place(rng, height, width))
     wobble = 1 + sum(rng.normal(0, 0.2) / k * np.cos(k * bearing + rng.uniform(0, 6.3)) for k in (1, 2, 3, 4))
     ragged = far / (radius * np.clip(wobble, 0.5, 2)) + 0.10 * smooth_noise(rng, height, width, radius / 3, radius / 3)
     softness = rng.uniform(0.05, 0.14)
@@ -104,15 +108,15 @@ def _contrast(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def _place(rng: np.random.Generator, height: int, width: int) -> Field:
+def _place(rng: np.random.Generator, height: int, width: int) -> Point:
     """Returns row and column of a point that keeps a distance from the border."""
-    return (rng.uniform(0.15, 0.85, 2) * (height, width)).astype(np.float32)
+    return rng.uniform(0.15, 0.85, 2) * (height, width)
 
 
-def _polar(height: int, width: int, y: float, x: float) -> tuple[Field, Field]:
+def _polar(height: int, width: int, centre: Point) -> tuple[Field, Field]:
     """Returns distance in pixels and bearing in radians of every pixel as seen from a point."""
-    dy = np.arange(height, dtype=np.float32)[:, None] - np.float32(y)
-    dx = np.arange(width, dtype=np.float32)[None] - np.float32(x)
+    dy = np.arange(height, dtype=np.float32)[:, None] - np.float32(centre[0])
+    dx = np.arange(width, dtype=np.float32)[None] - np.float32(centre[1])
     return np.hypot(dy, dx), np.arctan2(dy, dx)
 
 

@@ -5,7 +5,7 @@ a fixed size in pixels: a larger image shows more of the part, not a magnified o
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -35,8 +35,8 @@ def brushed_metal(rng: np.random.Generator, height: int, width: int) -> Surface:
     """Draws sheet metal: long streaks along x, a few degrees off, in a soft sheen."""
     side = height + width // 8 + 16
     streaks = np.zeros((side, width), np.float32)
-    for length, strength in ((400, 0.030), (90, 0.045), (20, 0.035), (5, 0.020)):
-        noise = smooth_noise(rng, side, width, 1, length)
+    for length, strength in ((400.0, 0.030), (90.0, 0.045), (20.0, 0.035), (5.0, 0.020)):
+        noise = smooth_noise(rng, side, width, 1.0, length)
         streaks += strength * noise
     angle = np.deg2rad(rng.uniform(-2.0, 2.0))
     shear = np.array([[1, 0, 0], [np.tan(angle), 1, (side - height) / 2 - np.tan(angle) * width / 2]], np.float32)
@@ -49,7 +49,7 @@ def brushed_metal(rng: np.random.Generator, height: int, width: int) -> Surface:
 
 def cast(rng: np.random.Generator, height: int, width: int) -> Surface:
     """Draws sand-cast metal: a rough relief of several grain sizes, lit from one side."""
-    relief = 1.2 * smooth_noise(rng, height, width, 40, 40) + 0.9 * smooth_noise(rng, height, width, 12, 12)
+    relief = 1.2 * smooth_noise(rng, height, width, 40.0, 40.0) + 0.9 * smooth_noise(rng, height, width, 12.0, 12.0)
     for sigma, strength in ((1.0, 0.30), (2.2, 0.75)):
         grain = cv2.GaussianBlur(rng.standard_normal((height, width), dtype=np.float32), (0, 0), sigma)
         relief += strength * 2 * np.sqrt(np.pi) * sigma * grain
@@ -62,8 +62,8 @@ def cast(rng: np.random.Generator, height: int, width: int) -> Surface:
 def woven_fabric(rng: np.random.Generator, height: int, width: int) -> Surface:
     """Draws a plain weave of yarns that wander a little and differ in shade."""
     u, v = _turned_grid(rng, height, width, np.deg2rad(1.5))
-    u = u / np.float32(PITCH) + 0.10 * smooth_noise(rng, height, width, 24, 60)
-    v = v / np.float32(PITCH) + 0.10 * smooth_noise(rng, height, width, 60, 24)
+    u = u / np.float32(PITCH) + 0.10 * smooth_noise(rng, height, width, 24.0, 60.0)
+    v = v / np.float32(PITCH) + 0.10 * smooth_noise(rng, height, width, 60.0, 24.0)
     fibres = 0.022 * smooth_noise(rng, height, width, 1.3, 1.3)
     tones = rng.normal(0, 0.020, (2, 64)).astype(np.float32)
 
@@ -88,7 +88,7 @@ def wafer_edge(rng: np.random.Generator, height: int, width: int) -> Surface:
 
 def _wafer(rng: np.random.Generator, height: int, width: int, edge: bool) -> Surface:
     u, v = _turned_grid(rng, height, width, np.deg2rad(0.5))
-    film = 0.020 * smooth_noise(rng, height, width, 90, 90)
+    film = 0.020 * smooth_noise(rng, height, width, 90.0, 90.0)
     tones = rng.normal(0, 0.012, (64, 64)).astype(np.float32)
     beyond = _beyond_edge(rng, height, width) if edge else None
 
@@ -138,7 +138,7 @@ def _middle(rng: np.random.Generator, height: int, width: int, end: float = 0.75
     return int(rng.uniform(0.25, end) * height), int(rng.uniform(0.25, end) * width)
 
 
-def _bounded(albedo: Field) -> Field:
+def _bounded(albedo: NDArray[np.floating[Any]]) -> Field:
     bounded: Field = np.clip(albedo, 0.1, 0.9, dtype=np.float32)
     return bounded
 

@@ -1,7 +1,7 @@
 """The die of the synthetic wafer: one product, drawn once from a constant layout, repeated on the grid."""
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, SupportsFloat
 
 import cv2
 import numpy as np
@@ -64,7 +64,7 @@ def die_fault(
     """
     if kind == "missing" and rng.random() < 0.15:
         return DieFault(at, ())
-    chosen = min(_BLOCKS, key=lambda block: _distance(block, v[at] % DIE[0], u[at] % DIE[1]))
+    chosen = min(_BLOCKS, key=lambda block: _distance(block, float(v[at]) % DIE[0], float(u[at]) % DIE[1]))
     others = tuple(block for block in _BLOCKS if block != chosen)
     if kind == "missing":
         return DieFault(at, others)
@@ -73,8 +73,8 @@ def die_fault(
 
 
 def _distance(block: Block, y: float, x: float) -> float:
-    dy = max(block.top - y, y - block.top - block.height, 0)
-    dx = max(block.left - x, x - block.left - block.width, 0)
+    dy = max(block.top - y, y - block.top - block.height, 0.0)
+    dx = max(block.left - x, x - block.left - block.width, 0.0)
     return dy * dy + dx * dx
 
 
@@ -144,5 +144,5 @@ def _draw(die: NDArray[np.float32], block: Block) -> None:
     cv2.rectangle(die, (left, top), (left + width - 1, top + height - 1), 0.22, thickness=2)
 
 
-def _px(length: float) -> int:
-    return round(length * _FINE)
+def _px(length: SupportsFloat) -> int:
+    return round(float(length) * _FINE)

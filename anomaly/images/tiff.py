@@ -53,7 +53,7 @@ def _opened(path: Path) -> "Iterator[TiffPage]":
 
     with TiffFile(path) as file:
         page: Any = file.pages[0]
-        check_size(path, page.imagelength, page.imagewidth)
+        check_size(path, page.imagelength, page.imagewidth, page.samplesperpixel)
         if len(file.pages) > 1 or file.series[0].size != page.size:
             raise ImageFileError(
                 path, "holds several pages; save each, or all as channels of one page, as its own file"
