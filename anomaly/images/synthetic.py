@@ -16,6 +16,9 @@ from anomaly.images.synthetic_surfaces import SURFACES, Field, Surface
 LOT = 25
 """Parts of one lot: this many consecutive seeds share exposure, light and tint, as parts of one run do."""
 
+SERIALS = LOT * 10**6
+"""Parts that one seed of a data set can number; part `serial` of it is drawn with seed * SERIALS + serial."""
+
 VISIBLE = 1.5 / 255
 """Smallest change, as a fraction of full range, that counts as part of a defect; fainter tails are taken back."""
 
@@ -161,7 +164,7 @@ def _write_part(
     dtype: str,
     channels: int,
 ) -> tuple[str, int, str, str]:
-    part_seed = seed * 2**24 + serial
+    part_seed = seed * SERIALS + serial
     name = f"{split}/{kind}/{serial:06d}.png"
     if kind == "good":
         _write_png(root / name, normal(surface, size, part_seed, dtype, channels))

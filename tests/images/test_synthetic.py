@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from anomaly.errors import DatasetError, SettingError, UnknownNameError
 from anomaly.images import find_dataset, groups_from_manifest, read_image, read_mask
-from anomaly.images.synthetic import LOT, VISIBLE, defective, defects_of, normal, write_dataset
+from anomaly.images.synthetic import LOT, SERIALS, VISIBLE, defective, defects_of, normal, write_dataset
 from anomaly.images.synthetic_defects import DEFECTS
 from anomaly.images.synthetic_surfaces import STRUCTURED, SURFACES
 
@@ -120,7 +120,7 @@ def test_a_written_data_set_is_found_with_exact_masks_and_lots(tmp_path, dtype, 
     assert {sample.kind for sample in dataset.test} == {"good", *DEFECTS}
     for sample in dataset.test:
         serial = int(sample.path.stem)
-        part = normal("wafer", SIZE, 2 * 2**24 + serial, dtype, channels)
+        part = normal("wafer", SIZE, 2 * SERIALS + serial, dtype, channels)
         changed = (read_image(sample.path) != part).any(axis=2)
         mask = read_mask(sample.mask, *SIZE) if sample.mask else np.zeros(SIZE, bool)
         np.testing.assert_array_equal(mask, changed)
