@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -56,6 +56,10 @@ class Scorer(nn.Module, ABC):
     def score_canvas(self, canvas: Canvas) -> Scores:
         """Scores images that lie on the canvas already."""
 
+    def description(self) -> dict[str, Any]:
+        """Returns what `Detector.restore` needs besides settings and tensors; JSON-able."""
+        return {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Detector(ABC):
@@ -84,9 +88,9 @@ class Detector(ABC):
         """
 
     @abstractmethod
-    def restore(self, state: Mapping[str, Tensor]) -> Scorer:
-        """Builds the scorer from the tensors that its `state_dict` gave; strict.
+    def restore(self, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> Scorer:
+        """Builds the scorer from its `state_dict` and its `description`; strict.
 
         Raises:
-            ArtifactError: a tensor is missing, unknown or of the wrong shape.
+            ArtifactError: a tensor or an entry is missing, unknown or of the wrong shape.
         """

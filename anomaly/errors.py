@@ -18,6 +18,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+_LISTED = 60
+
 
 class AnomalyError(Exception):
     """Base of every error that the suite raises on purpose."""
@@ -37,11 +39,14 @@ class UnknownNameError(SettingError):
 
     @classmethod
     def among(cls, kind: str, name: str, valid: Iterable[str]) -> "UnknownNameError":
-        """Returns an error that lists the `valid` names and suggests the closest one."""
+        """Returns an error that suggests the closest name and lists the `valid` ones (of a long table, the closest)."""
         names = sorted(valid)
         close = get_close_matches(name, names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        return cls(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names)}")
+        if len(names) <= _LISTED:
+            return cls(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names)}")
+        near = get_close_matches(name, names, n=10, cutoff=0.3)
+        return cls(f"unknown {kind} {name!r}.{hint} {len(names)} are valid, the closest: {', '.join(near) or 'none'}")
 
 
 class InputError(AnomalyError, ValueError):

@@ -1,0 +1,1 @@
+"""The detectors, one file per family; `anomaly.catalog` finds them by name."""

@@ -1,0 +1,133 @@
+"""The main job, first half: a folder of normal images -> a calibrated model."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from anomaly.artifact import Artifact, MapCalibration, Training
+from anomaly.calibration import calibrate, hold_out
+from anomaly.detector import Detector, Scorer
+from anomaly.errors import CalibrationError, DatasetError, ImageFileError, InputError
+from anomaly.images import ImageLoader
+from anomaly.input_spec import Images
+from anomaly.progress import Progress, silent
+from anomaly.scoring import BATCH, score_files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How normals are split and which rates are wanted.
+
+    Attributes:
+        fraction: share of the files (or groups) held out of the fit for the calibration, in (0, 1).
+        groups: file name -> group, where only groups are independent (patients, lots); None for one group per file.
+        unit: what a group is, e.g. "patient_id".
+        review_rate: wanted share of normal units that are not OK.
+        ng_rate: wanted share of normal units that are NG.
+        confidence: probability with which the rates hold.
+    """
+
+    fraction: float = 0.25
+    groups: Mapping[str, str] | None = None
+    unit: str | None = None
+    review_rate: float = 0.10
+    ng_rate: float = 0.01
+    confidence: float = 0.95
+
+
+def fit_files(
+    detector: Detector,
+    paths: Sequence[Path],
+    plan: Plan,
+    failures: list[ImageFileError],
+    progress: Progress = silent,
+) -> Artifact:
+    """Fits a detector on normal image files and calibrates it on those that it holds out.
+
+    Args:
+        detector: the settings.
+        paths: normal images.
+        plan: split and wanted rates.
+        failures: receives the errors of files that could not be used.
+        progress: is told what is being done.
+
+    Raises:
+        CalibrationError: too few usable files to hold any out.
+        DatasetError: no file can be used, or the plan's groups lack a file.
+    """
+    names = [str(path) for path in paths] if plan.groups is None else [path.name for path in paths]
+    fitted, held = hold_out(names, seed=detector.seed, fraction=plan.fraction, groups=plan.groups)
+    # In random order: detectors may take the first images as typical.
+    order = np.random.default_rng(detector.seed).permutation(len(fitted))
+    scorer, used = _fit(detector, [paths[fitted[i]] for i in order], failures, progress)
+
+    held_paths = [paths[i] for i in held]
+    advance = progress("scoring the normals held out", len(held_paths))
+    scores, highest, medians, kept = [], [], [], []
+    for scored in score_files(scorer, held_paths, failures):
+        scores.append(scored.score)
+        highest.append(float(scored.map.max()))
+        medians.append(float(scored.map.median()))
+        kept.append(scored.path)
+        advance(1)
+    if not scores:
+        raise CalibrationError(f"none of the {len(held_paths)} files held out can be used: {_reasons(failures)}")
+    calibrated = partial(
+        calibrate,
+        groups=None if plan.groups is None else [plan.groups[path.name] for path in kept],
+        unit=plan.unit,
+        review_rate=plan.review_rate,
+        ng_rate=plan.ng_rate,
+        confidence=plan.confidence,
+    )
+    return Artifact(
+        scorer=scorer,
+        calibration=calibrated(scores),
+        map_calibration=MapCalibration(float(np.median(medians)), calibrated(highest).ng),
+        training=Training(
+            images=len(used),
+            held_out=len(kept),
+            fingerprint=_fingerprint([*used, *kept]),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        ),
+    )
+
+
+def _fit(
+    detector: Detector, paths: Sequence[Path], failures: list[ImageFileError], progress: Progress
+) -> tuple[Scorer, list[Path]]:
+    """Returns the scorer and the files that it has really seen."""
+    loader = ImageLoader(paths, detector.input, BATCH)
+    used: list[Path] = []
+    advance = progress("learning what is normal", len(paths))
+
+    def frames() -> Iterator[Images]:
+        for batch in loader:
+            used.extend(batch.paths)
+            yield batch.images
+            advance(len(batch.paths))
+
+    try:
+        scorer = detector.fit(frames())
+    except InputError:
+        if used:
+            raise
+        raise DatasetError(
+            f"none of the {len(paths)} files to learn from can be used: {_reasons(loader.failures)}"
+        ) from None
+    failures.extend(loader.failures)
+    return scorer.eval(), used
+
+
+def _reasons(failures: Sequence[ImageFileError]) -> str:
+    return "; ".join(str(failure) for failure in failures[:3])
+
+
+def _fingerprint(paths: Sequence[Path]) -> str:
+    digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
