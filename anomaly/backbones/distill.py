@@ -6,6 +6,8 @@ weight of structure, no whitening lets a handful of components decide; ``whiteni
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -217,26 +219,26 @@ def batch_index(step: int, batch: int, count: int, seed: int) -> np.ndarray[tupl
     return np.array([orders[int(e)][p] for e, p in zip(epochs, position % count, strict=True)], dtype=np.int64)
 
 
-def provenance(settings: DistillSettings, teacher: str, table: Path) -> dict[str, str]:
+def provenance(settings: DistillSettings, teacher: str, table: Path, *, processes: int = 1) -> dict[str, str]:
     """Describes a distilled network for the header of its file; values are JSON strings or plain text.
 
     Args:
         settings: What was distilled into what.
         teacher: Name of the teacher and the SHA-256 of its weights.
         table: ``photographs.csv`` of the run.
+        processes: Processes that trained together.
 
     Returns:
-        Header entries.
+        Header entries. ``manifest_sha256`` is the hash of the sorted hashes of the photographs, one a line.
     """
-    import hashlib
-
-    lines = table.read_text().splitlines()
-    photographs = {"count": len(lines) - 1, "manifest_sha256": hashlib.sha256(table.read_bytes()).hexdigest()}
+    with table.open(newline="") as source:
+        hashes = sorted(row["sha256"] for row in csv.DictReader(source))
+    manifest = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
     values = {name: value for name, value in vars(settings).items() if name != "architecture"}
     return {
         "teacher": teacher,
-        "photographs": json.dumps(photographs),
-        "training": json.dumps(values),
+        "photographs": json.dumps({"count": len(hashes), "manifest_sha256": manifest}),
+        "training": json.dumps({**values, "processes": processes}),
         "licence": "Apache-2.0",
         "origin": "distilled by `anomaly distill` of this project",
     }

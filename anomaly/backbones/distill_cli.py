@@ -65,5 +65,6 @@ def distill_command(
         return
     origin = f"{teacher} {teacher_weights.name}, tensors sha256 {network.provenance.sha256}"
     weights = out / "bundled.safetensors"
-    save_bundled(student, weights, provenance(settings, origin, out / "photographs.csv"))
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    save_bundled(student, weights, provenance(settings, origin, out / "photographs.csv", processes=processes))
     Console().print(f"Weights: {weights}; curves: {out / 'run' / 'training.csv'}", soft_wrap=True)
