@@ -2,7 +2,7 @@
 
 from dataclasses import fields, is_dataclass
 from importlib import import_module
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from anomaly.detector import Detector
 from anomaly.errors import SettingError, UnknownNameError
@@ -32,15 +32,19 @@ def build(cls: type[Any], settings: dict[str, Any]) -> Any:
     Raises:
         SettingError: an unknown name, or a value that is not allowed.
     """
+    owner = cls.name if issubclass(cls, Detector) else cls.__name__
     hints = get_type_hints(cls)
     names = {f.name for f in fields(cls)}
     if unknown := sorted(set(settings) - names):
-        raise UnknownNameError.among(f"setting of {getattr(cls, 'name', cls.__name__)}", unknown[0], names)
-    values = {
-        key: build(hints[key], value) if is_dataclass(hints[key]) and isinstance(value, dict) else value
-        for key, value in settings.items()
-    }
+        raise UnknownNameError.among(f"setting of {owner}", unknown[0], names)
     try:
-        return cls(**values)
+        return cls(**{key: _of_type(hints[key], value) for key, value in settings.items()})
     except TypeError as error:
-        raise SettingError(f"settings of {getattr(cls, 'name', cls.__name__)}: {error}") from None
+        raise SettingError(f"settings of {owner}: {error}") from None
+
+
+def _of_type(hint: Any, value: Any) -> Any:
+    """JSON knows neither dataclasses nor tuples."""
+    if is_dataclass(hint) and isinstance(value, dict):
+        return build(cast("type[Any]", hint), value)
+    return tuple(value) if isinstance(value, list) else value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anomaly.backbones.distill_cli import distill_command
+from anomaly.distill_cli import distill_command
 from anomaly.errors import AnomalyError, SettingError
 
 if TYPE_CHECKING:

@@ -18,6 +18,8 @@ from anomaly.scoring import Scored, judge, score_files
 if TYPE_CHECKING:
     from anomaly.report import ResultWriter
 
+_CHANCE = 0.01
+
 
 @dataclass
 class Evaluation:
@@ -115,7 +117,21 @@ class Evaluation:
             against = "" if kind["image_auroc"] is None else f"{kind['image_auroc']:.4f}"
             counts = f"{kind['images']:7} {kind['NG']:6} {kind['REVIEW']:7} {kind['OK']:6}"
             lines.append(f"{kind['kind']:16} {counts}   {against}")
-        return [*lines, "", "Promised of normal parts:", self.calibration.in_words()]
+        return [*lines, "", "Promised of normal parts:", self.calibration.in_words(), *self._broken_promise()]
+
+    def _broken_promise(self) -> list[str]:
+        """Says so when the good test parts raise more false alarms than was promised, beyond chance."""
+        from scipy.stats import binomtest
+
+        scores = np.array(self.scores)[np.array(self.labels) == 0]
+        alarms, promised = int((scores > self.calibration.ng.value).sum()), self.calibration.ng.guaranteed
+        if not len(scores) or binomtest(alarms, len(scores), promised, alternative="greater").pvalue > _CHANCE:
+            return []
+        return [
+            f"NOT KEPT: {alarms} of {len(scores)} good test parts are NG. They are not like the normals held out: "
+            "parts of one lot, position or day were in both the fit and the calibration, or the test parts are from "
+            "another source. Hold out by --group, and fit on normals like those to come."
+        ]
 
 
 def evaluate_samples(

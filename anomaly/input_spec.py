@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,7 +15,8 @@ from anomaly.errors import InputError, SettingError
 DTYPES = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.float32}
 MIN_SIDE, MAX_SIDE = 32, 4096
 
-Images = Shaped[Tensor, "n c h w"] | Sequence[Shaped[Tensor, "c _ _"]]
+Images = Tensor | Sequence[Tensor]
+"""(N, C, h, w), or a sequence of (C, h, w) of different sizes; checked by `InputSpec.canvas`, with clear errors."""
 
 
 class Canvas(NamedTuple):
@@ -72,8 +73,6 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         """Refuses values that are not allowed."""
-        object.__setattr__(self, "value_range", tuple(float(v) for v in self.value_range))
-        object.__setattr__(self, "size", tuple(self.size))
         if not 1 <= self.channels <= 512:
             raise SettingError.of("InputSpec", "channels", "1 to 512", self.channels)
         if self.dtype not in DTYPES:
@@ -173,6 +172,7 @@ def resize(images: Float[Tensor, "n c h w"], size: tuple[int, int]) -> Float[Ten
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # a cached inference tensor would break every later gradient
 def resize_matrix(source: int, target: int) -> Float[Tensor, "target source"]:
     """Returns the (target, source) float32 matrix of the antialiased bilinear resize along one axis."""
     identity = torch.eye(source)[None, None]

@@ -71,12 +71,12 @@ def score_files(
         batch_size: images scored together; never changes a score.
     """
     loader = ImageLoader(paths, scorer.input, batch_size)
-    with torch.inference_mode():
-        for batch in loader:
+    for batch in loader:
+        with torch.inference_mode():  # never around the yield: the mode would leak into the caller
             scores = scorer(batch.images)
-            for path, image, score, anomaly_map in zip(batch.paths, batch.images, *scores, strict=True):
-                height, width = scorer.input.covered(image.shape[-2], image.shape[-1])
-                yield Scored(path, image, float(score), anomaly_map[:height, :width])
+        for path, image, score, anomaly_map in zip(batch.paths, batch.images, *scores, strict=True):
+            height, width = scorer.input.covered(image.shape[-2], image.shape[-1])
+            yield Scored(path, image, float(score), anomaly_map[:height, :width])
     failures.extend(loader.failures)
 
 

@@ -25,10 +25,6 @@ class BackboneSpec:
     layers: tuple[str, ...] = ()
     weights: str | None = None
 
-    def __post_init__(self) -> None:
-        """Turns lists, as JSON gives them, into tuples."""
-        object.__setattr__(self, "layers", tuple(self.layers))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
@@ -47,11 +43,6 @@ class Provenance:
     sha256: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        """Turns lists, as JSON gives them, into tuples."""
-        object.__setattr__(self, "mean", tuple(self.mean))
-        object.__setattr__(self, "std", tuple(self.std))
 
 
 class Backbone(nn.Module):

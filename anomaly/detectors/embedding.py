@@ -3,9 +3,9 @@
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anomaly.backbones import Backbone, BackboneSpec, Provenance, restore_backbone
+from anomaly.catalog import build
 from anomaly.detector import Detector, Scorer, Scores
 from anomaly.detectors.levels import Sample, image_keys
 from anomaly.errors import ArtifactError, InputError, SettingError
@@ -49,10 +50,6 @@ class EmbeddingDetector(Detector):
         if not 0 <= self.smoothing <= 100:
             raise SettingError.of(self.name, "smoothing", "0 to 100 canvas pixels", self.smoothing)
 
-    def with_layers(self, backbone: Backbone) -> Self:
-        """Returns these settings with the layers that the loaded backbone really uses written out."""
-        return replace(self, backbone=backbone.spec)
-
     def restore(self, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> "EmbeddingScorer":
         """Builds backbone and scorer from stored tensors. See `Detector.restore`."""
         if set(description) != {"backbone"}:
@@ -61,10 +58,10 @@ class EmbeddingDetector(Detector):
         own = {key: value for key, value in state.items() if not key.startswith(_NETWORK)}
         if set(own) != set(self.state_names):
             raise ArtifactError(f"state of {self.name} must hold {sorted(self.state_names)}; got {sorted(own)}")
-        return self.build(restore_backbone(self.backbone, Provenance(**description["backbone"]), weights), own)
+        return self.rebuild(restore_backbone(self.backbone, build(Provenance, description["backbone"]), weights), own)
 
     @abstractmethod
-    def build(self, backbone: Backbone, state: Mapping[str, Tensor]) -> "EmbeddingScorer":
+    def rebuild(self, backbone: Backbone, state: Mapping[str, Tensor]) -> "EmbeddingScorer":
         """Builds the scorer from a loaded backbone and the tensors named in `state_names`."""
 
     def stream(self, backbone: Backbone, images: Iterable[Images]) -> Iterator["Sample"]:
@@ -74,12 +71,13 @@ class EmbeddingDetector(Detector):
             InputError: a batch does not fit `input`, or there is no image at all.
         """
         empty = True
-        with torch.inference_mode():
-            for batch in images:
+        for batch in images:
+            empty = False
+            with torch.no_grad():  # never around the yield: the mode would leak into the caller
                 canvas = self.input.canvas(batch)
                 features = embed(backbone, canvas)
-                empty = False
-                yield Sample(image_keys(canvas.pixels), features, canvas.inside((features.shape[1], features.shape[2])))
+                inside = canvas.inside((features.shape[1], features.shape[2]))
+            yield Sample(image_keys(canvas.pixels), features, inside)
         if empty:
             raise InputError(f"{self.name} was given no image to fit on; at least one is needed")
 
@@ -202,6 +200,7 @@ def top_mean(
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a cached inference tensor would break every later gradient
 def upsampling_matrix(source: int, target: int, smoothing: float) -> Float[Tensor, "target source"]:
     """Returns the (target, source) float32 matrix that resizes bilinearly and smooths with a Gaussian along one axis.
 

@@ -4,7 +4,7 @@ Source: Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -68,7 +68,7 @@ class MemoryBankDetector(EmbeddingDetector):
             bank.add(batch)
             sample = batch.half() if sample is None else sample.merge(batch.half())
         assert sample is not None
-        settings = self.with_layers(backbone)
+        settings = replace(self, backbone=backbone.spec)
         center, basis, patches, owners = bank.close()
         scorer = MemoryBankScorer(settings, backbone, None, center, basis, patches)
         if not self.relative:
@@ -76,7 +76,7 @@ class MemoryBankDetector(EmbeddingDetector):
         level = level_map(scorer.leave_one_out(sample, owners), sample.inside)
         return MemoryBankScorer(settings, backbone, level, center, basis, patches)
 
-    def build(self, backbone: Backbone, state: Mapping[str, Tensor]) -> "MemoryBankScorer":
+    def rebuild(self, backbone: Backbone, state: Mapping[str, Tensor]) -> "MemoryBankScorer":
         """Builds the scorer from a loaded backbone and stored tensors."""
         return MemoryBankScorer(self, backbone, state["level"], state["center"], state["basis"], state["bank"])
 

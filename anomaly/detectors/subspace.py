@@ -8,8 +8,8 @@ Mahalanobis; SubspaceAD (arXiv 2602.23013) for the PCA residual on patch feature
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -40,7 +40,7 @@ class SubspaceDetector(EmbeddingDetector):
     state_names: ClassVar[tuple[str, ...]] = ("level", "offset", "matrix")
 
     score: Literal["residual", "mahalanobis"] = "residual"
-    variance: float = 0.95
+    variance: float = 0.9
     shrinkage: float = 0.01
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class SubspaceDetector(EmbeddingDetector):
         """Finds the subspace of summed-up patches and builds the scorer."""
         backbone = backbone or load_backbone(self.backbone)
         matrix = self._matrix(summary)
-        settings, offset = self.with_layers(backbone), -(summary.center.float() @ matrix)
+        settings, offset = replace(self, backbone=backbone.spec), -(summary.center.float() @ matrix)
         scorer = SubspaceScorer(settings, backbone, None, offset, matrix)
         if not self.relative:
             return scorer
@@ -83,7 +83,7 @@ class SubspaceDetector(EmbeddingDetector):
         scores = [scorer.patch_scores([f[None].float().permute(0, 3, 1, 2)]) for f in sample.features]
         return SubspaceScorer(settings, backbone, level_map(torch.cat(scores), sample.inside), offset, matrix)
 
-    def build(self, backbone: Backbone, state: Mapping[str, Tensor]) -> "SubspaceScorer":
+    def rebuild(self, backbone: Backbone, state: Mapping[str, Tensor]) -> "SubspaceScorer":
         """Builds the scorer from a loaded backbone and stored tensors."""
         return SubspaceScorer(self, backbone, state["level"], state["offset"], state["matrix"])
 
@@ -116,7 +116,7 @@ class Summary:
     sample: Sample
 
     @classmethod
-    def of(cls, batch: Sample) -> Self:
+    def of(cls, batch: Sample) -> "Summary":
         """Sums up one batch."""
         features = batch.features[batch.inside]
         center = features.mean(dim=0)
@@ -141,7 +141,7 @@ class Summary:
         return {"count": self.count, "center": self.center, "scatter": self.scatter, **sample}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Summary":
         """Rebuilds a summary from the tensors that `to_tensors` gave.
 
         Raises:
