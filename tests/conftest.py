@@ -1,4 +1,4 @@
-"""Shapes are checked (jaxtyping + beartype) in every test; the shared development data is found through ANOMALY_SHARED."""
+"""Shapes are checked (jaxtyping + beartype) in every test; development data are found through ANOMALY_SHARED."""
 
 import os
 from pathlib import Path
