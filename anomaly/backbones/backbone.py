@@ -66,6 +66,12 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(provenance.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(provenance.std).view(1, 3, 1, 1), persistent=False)
 
+    @property
+    def multiple(self) -> int:
+        """Sides of an image must be multiples of this: the patch size of a ViT, 1 for a CNN."""
+        patch_embed = getattr(getattr(self.network, "model", None), "patch_embed", None)
+        return int(patch_embed.patch_size[0]) if patch_embed is not None else 1
+
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> list[Tensor]:
         """Extracts feature maps.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from anomaly.backbones.backbone import Backbone, BackboneSpec, Provenance, fingerprint
+from anomaly.backbones.folding import fold, fold_structure
 from anomaly.errors import BackboneError, UnknownNameError
 
 BUNDLED = "bundled"
@@ -55,7 +56,7 @@ def load_backbone(spec: BackboneSpec) -> Backbone:
         mean=layout.mean,
         std=layout.std,
     )
-    return Backbone(replace(spec, weights=None), network, provenance)
+    return Backbone(replace(spec, weights=None), fold(network.eval()), provenance)
 
 
 def restore_backbone(spec: BackboneSpec, provenance: Provenance, tensors: Mapping[str, Tensor]) -> Backbone:
@@ -64,7 +65,9 @@ def restore_backbone(spec: BackboneSpec, provenance: Provenance, tensors: Mappin
     Raises:
         BackboneError: a tensor is missing, unknown or of the wrong shape, or they are not the ones recorded.
     """
-    network = _network(spec)
+    network = _network(spec).eval()
+    if not any(key.endswith("running_mean") for key in tensors):
+        network = fold_structure(network)
     try:
         network.load_state_dict(dict(tensors), strict=True)
     except RuntimeError as error:

@@ -69,7 +69,11 @@ class EmbeddingDetector(Detector):
 
         Raises:
             InputError: a batch does not fit `input`, or there is no image at all.
+            SettingError: the canvas is not a multiple of the patches of a ViT.
         """
+        if any(side % backbone.multiple for side in self.input.size):
+            allowed = f"multiples of {backbone.multiple} for backbone {backbone.spec.name!r}"
+            raise SettingError.of("InputSpec", "size", allowed, self.input.size)
         empty = True
         for batch in images:
             empty = False
