@@ -14,8 +14,9 @@ def k_center(points: Float[Tensor, "n d"], count: int, generator: torch.Generato
     """Chooses `count` points so that the largest distance of any point to a chosen one is small.
 
     Greedy farthest-point selection (Gonzalez 1985; Sener and Savarese, arXiv 1708.00489) on a random projection to 64
-    dimensions. Each pass takes the 1,024 points farthest from the chosen ones, picks 64 among them greedily and updates
-    all distances with one matrix product: n x 64 x 64 multiplications a pass instead of 64 passes over the points.
+    dimensions. Each pass takes the 1,024 points farthest from the chosen ones, picks up to 64 among them greedily and
+    updates all distances with one matrix product: n x 64 x 64 multiplications instead of 64 passes over the points. A
+    pass ends early where a point outside the 1,024 could be the farthest, so the choice is that of one point at a time.
     Memory: the projected points, one distance per point and one block of 16,384 x 64.
 
     Returns:
@@ -26,16 +27,15 @@ def k_center(points: Float[Tensor, "n d"], count: int, generator: torch.Generato
         return torch.arange(n)
     x = _projected(points, generator)
     norms = x.square().sum(dim=1)
-    first = torch.randint(n, (1,), generator=generator)
+    picked = torch.randint(n, (1,), generator=generator)
     distance = torch.full((n,), torch.inf)
-    chosen = [first]
-    _update(distance, x, norms, first)
+    chosen = [picked]
     left = count - 1
     while left:
-        candidates = distance.topk(min(_CANDIDATES, n)).indices
-        picked = candidates[_greedy(x[candidates], distance[candidates], min(left, _PER_PASS))]
         _update(distance, x, norms, picked)
         distance[picked] = -1.0  # never again, even where points are equal
+        candidates = distance.topk(min(_CANDIDATES, n)).indices
+        picked = candidates[_greedy(x[candidates], distance[candidates], min(left, _PER_PASS))]
         chosen.append(picked)
         left -= len(picked)
     return torch.cat(chosen).sort().values
@@ -49,15 +49,24 @@ def _projected(points: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _greedy(x: Tensor, distance: Tensor, count: int) -> Tensor:
-    """Farthest-point selection among few candidates whose distances to all earlier choices are known."""
+    """Farthest-point selection among the farthest points, while none but they can be the farthest; one at least.
+
+    Args:
+        x: (c, k) candidates.
+        distance: (c,) their squared distances to all earlier choices, descending; no other point has more than the last.
+        count: how many to pick at most.
+    """
     between = torch.cdist(x, x).square()
-    distance = distance.clone()
-    picked = torch.empty(count, dtype=torch.long)
-    for i in range(count):
-        picked[i] = distance.argmax()
-        distance = torch.minimum(distance, between[picked[i]])
-        distance[picked[i]] = -1.0
-    return picked
+    last = distance[-1]
+    picked: list[Tensor] = []
+    while len(picked) < count:
+        farthest = distance.argmax()
+        if picked and distance[farthest] < last:
+            break
+        picked.append(farthest)
+        distance = torch.minimum(distance, between[farthest])
+        distance[farthest] = -1.0
+    return torch.stack(picked)
 
 
 def _update(distance: Tensor, x: Tensor, norms: Tensor, centres: Tensor) -> None:

@@ -197,7 +197,7 @@ def top_mean(
     if inside is None:
         return flat.topk(max(1, round(fraction * flat.shape[1])), dim=1).values.mean(dim=1)
     inside = inside.flatten(1)
-    counts = (inside.sum(dim=1) * fraction).round().clamp(min=1).long()
+    counts = (inside.sum(dim=1).double() * fraction).round().clamp(min=1).long()  # as Python rounds it above
     highest = flat.masked_fill(~inside, -torch.inf).topk(int(counts.max()), dim=1).values
     chosen = torch.arange(highest.shape[1], device=flat.device) < counts[:, None]
     return torch.where(chosen, highest, 0.0).sum(dim=1) / counts
