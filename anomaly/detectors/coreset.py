@@ -53,7 +53,7 @@ def _greedy(x: Tensor, distance: Tensor, count: int) -> Tensor:
 
     Args:
         x: (c, k) candidates.
-        distance: (c,) their squared distances to all earlier choices, descending; no other point has more than the last.
+        distance: (c,) their squared distances to all earlier choices, descending; other points have at most the last.
         count: how many to pick at most.
     """
     between = torch.cdist(x, x).square()

@@ -22,7 +22,7 @@ class Sample:
     """Features of some images: of a batch, or of the sampled training images.
 
     Attributes:
-        keys: (k,) int64 hashes of the images, ascending.
+        keys: (k,) int64 hashes of the images; ascending where they are kept.
         features: (k, h, w, D); float16 where they are kept.
         inside: (k, h, w), which patches lie on the image and not on padding.
     """
@@ -31,9 +31,10 @@ class Sample:
     features: Float[Tensor, "k h w d"]
     inside: Bool[Tensor, "k h w"]
 
-    def half(self) -> "Sample":
-        """Returns the features in float16, as they are kept."""
-        return Sample(self.keys, self.features.half(), self.inside)
+    def kept(self) -> "Sample":
+        """Returns what is kept of a batch: the `SAMPLED` smallest keys, ascending, features in float16."""
+        smallest = self.keys.sort(stable=True).indices[:SAMPLED]
+        return Sample(self.keys[smallest], self.features[smallest].half(), self.inside[smallest])
 
     def merge(self, other: "Sample") -> "Sample":
         """Returns the sample of both sets of images together: the `SAMPLED` smallest keys."""

@@ -66,7 +66,7 @@ class MemoryBankDetector(EmbeddingDetector):
         sample: Sample | None = None
         for batch in self.stream(backbone, images):
             bank.add(batch)
-            sample = batch.half() if sample is None else sample.merge(batch.half())
+            sample = batch.kept() if sample is None else sample.merge(batch.kept())
         assert sample is not None
         settings = replace(self, backbone=backbone.spec)
         center, basis, patches, owners = bank.close()

@@ -122,7 +122,7 @@ class Summary:
         center = features.mean(dim=0)
         centred = features - center
         count = torch.tensor(float(len(features)), dtype=torch.float64)
-        return cls(count, center.double(), (centred.T @ centred).double(), batch.half())
+        return cls(count, center.double(), (centred.T @ centred).double(), batch.kept())
 
     def merge(self, other: "Summary") -> "Summary":
         """Returns the summary of both sets of images together.
