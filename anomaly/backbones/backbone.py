@@ -65,6 +65,7 @@ class Backbone(nn.Module):
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(provenance.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(provenance.std).view(1, 3, 1, 1), persistent=False)
+        self.eval()
 
     @property
     def multiple(self) -> int:

@@ -66,7 +66,7 @@ def restore_backbone(spec: BackboneSpec, provenance: Provenance, tensors: Mappin
         BackboneError: a tensor is missing, unknown or of the wrong shape, or they are not the ones recorded.
     """
     network = _network(spec).eval()
-    if not any(key.endswith("running_mean") for key in tensors):
+    if set(tensors) != set(network.state_dict()):  # pre-activation networks keep some batch norm when folded
         network = fold_structure(network)
     try:
         network.load_state_dict(dict(tensors), strict=True)
