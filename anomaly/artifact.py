@@ -6,7 +6,6 @@ neither can change without the other noticing. The hashes find damage and carele
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -122,10 +121,7 @@ def save(path: Path, artifact: Artifact) -> str:
     content = to_bytes(tensors, {"manifest": manifest, "manifest_sha256": _sha256(manifest.encode())})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}", delete=False) as file:
-            file.write(content)
-        os.chmod(file.name, 0o644)  # noqa: PTH101  # temporary files are private, a model file is an ordinary one
-        Path(file.name).replace(path)
+        _write_whole(path, content)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be written: {error.strerror or error}") from error
     return _sha256(content)
@@ -152,6 +148,20 @@ def load(path: Path) -> Artifact:
         )
     except (AnomalyError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: the manifest does not describe a complete model: {error}") from error
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Writes a file that appears only when it is complete; one that cannot be completed leaves nothing behind."""
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}", delete=False) as file:
+        partial = Path(file.name)
+        try:
+            file.write(content)
+            file.close()
+            partial.chmod(0o644)  # temporary files are private, a model file is an ordinary one
+            partial.replace(path)
+        except OSError:
+            partial.unlink()
+            raise
 
 
 def _manifest(artifact: Artifact, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -188,16 +198,21 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ArtifactError(f"{path} is a safetensors file, but not a model of this suite: it has no manifest")
     if _sha256(metadata["manifest"].encode()) != metadata.get("manifest_sha256"):
         raise ArtifactError(f"{path}: the manifest was changed after the file was written; fit the model again")
-    manifest: dict[str, Any] = json.loads(metadata["manifest"])
+    try:
+        manifest = json.loads(metadata["manifest"])
+    except json.JSONDecodeError as error:
+        raise ArtifactError(f"{path}: the manifest is not JSON: {error}") from None
+    if not isinstance(manifest, dict):
+        raise ArtifactError(f"{path}: the manifest must be a JSON object; got {type(manifest).__name__}")
     return manifest, tensors
 
 
 def _check_whole(path: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     if manifest.get("format") != FORMAT:
         raise ArtifactError(f"{path}: format must be {FORMAT!r}; got {manifest.get('format')!r}")
-    if manifest["schema"] != SCHEMA:
+    if manifest.get("schema") != SCHEMA:
         raise ArtifactError(
-            f"{path}: schema {manifest['schema']} cannot be read, this version reads schema {SCHEMA}: "
+            f"{path}: schema {manifest.get('schema')} cannot be read, this version reads schema {SCHEMA}: "
             "install a newer anomaly-suite, or fit the model again"
         )
     if set(manifest) != _KEYS:
