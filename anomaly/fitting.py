@@ -104,9 +104,9 @@ def _fit(
     """Returns the scorer and the files that it has really seen."""
     loader = ImageLoader(paths, detector.input, BATCH)
     used: list[Path] = []
-    advance = progress("learning what is normal", len(paths))
 
     def frames() -> Iterator[Images]:
+        advance = progress("learning what is normal", len(paths))  # begins once settings and backbone are accepted
         for batch in loader:
             used.extend(batch.paths)
             yield batch.images
