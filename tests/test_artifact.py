@@ -140,7 +140,7 @@ def test_damage_to_any_byte_is_noticed(tiny, tmp_path):
     assert sum(got is None for got in found) > 0.95 * len(content)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_no_damage_gives_a_silently_different_model(tiny, tmp_path_factory, data):
     path, wanted = tiny
