@@ -1,5 +1,6 @@
 """Names of detectors: a plain table, imported on demand."""
 
+import json
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any, cast, get_type_hints
@@ -37,14 +38,21 @@ def build(cls: type[Any], settings: dict[str, Any]) -> Any:
     names = {f.name for f in fields(cls)}
     if unknown := sorted(set(settings) - names):
         raise UnknownNameError.among(f"setting of {owner}", unknown[0], names)
+    return cls(**{name: _checked(owner, name, hints[name], value) for name, value in settings.items()})
+
+
+def _checked(owner: str, name: str, hint: Any, value: Any) -> Any:
+    """Returns a value of the type that the setting declares; JSON knows neither dataclasses nor tuples."""
+    from pydantic import TypeAdapter, ValidationError
+
+    if is_dataclass(hint):
+        if isinstance(value, cast("type[Any]", hint)):
+            return value
+        if isinstance(value, dict):
+            return build(cast("type[Any]", hint), value)
+        raise SettingError.of(owner, name, "a mapping of settings", value)
     try:
-        return cls(**{key: _of_type(hints[key], value) for key, value in settings.items()})
-    except TypeError as error:
-        raise SettingError(f"settings of {owner}: {error}") from None
-
-
-def _of_type(hint: Any, value: Any) -> Any:
-    """JSON knows neither dataclasses nor tuples."""
-    if is_dataclass(hint) and isinstance(value, dict):
-        return build(cast("type[Any]", hint), value)
-    return tuple(value) if isinstance(value, list) else value
+        return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
+    except ValidationError:
+        allowed = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+        raise SettingError.of(owner, name, f"of type {allowed}", value) from None

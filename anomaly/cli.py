@@ -72,6 +72,8 @@ def fit(
     from anomaly.images import infer_input
     from anomaly.progress import bars
 
+    if output.suffix != ".safetensors":
+        raise SettingError(f"--output must end in .safetensors; got {output.name!r}")
     paths = _normal_images(folder)
     low_high = _numbers("--value-range", value_range, ",", float)
     height_width = _numbers("--size", size, "x", int)

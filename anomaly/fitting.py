@@ -1,6 +1,7 @@
 """The main job, first half: a folder of normal images -> a calibrated model."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ import numpy as np
 from anomaly.artifact import Artifact, MapCalibration, Training
 from anomaly.calibration import calibrate, hold_out
 from anomaly.detector import Detector, Scorer
-from anomaly.errors import CalibrationError, DatasetError, ImageFileError, InputError
+from anomaly.errors import CalibrationError, DatasetError, ImageFileError, InputError, SettingError
 from anomaly.images import ImageLoader
 from anomaly.input_spec import Images
 from anomaly.progress import Progress, silent
@@ -39,6 +40,12 @@ class Plan:
     ng_rate: float = 0.01
     confidence: float = 0.95
 
+    def __post_init__(self) -> None:
+        """Refuses rates that are not allowed, before anything is fitted."""
+        if not 0 < self.ng_rate <= self.review_rate < 1:
+            got = (self.ng_rate, self.review_rate)
+            raise SettingError.of("Plan", "(ng_rate, review_rate)", "0 < ng_rate <= review_rate < 1", got)
+
 
 def fit_files(
     detector: Detector,
@@ -60,7 +67,7 @@ def fit_files(
         CalibrationError: too few usable files to hold any out.
         DatasetError: no file can be used, or the plan's groups lack a file.
     """
-    names = [str(path) for path in paths] if plan.groups is None else [path.name for path in paths]
+    names = _below_common_folder(paths) if plan.groups is None else [path.name for path in paths]
     fitted, held = hold_out(names, seed=detector.seed, fraction=plan.fraction, groups=plan.groups)
     # In random order: detectors may take the first images as typical.
     order = np.random.default_rng(detector.seed).permutation(len(fitted))
@@ -122,6 +129,12 @@ def _fit(
         ) from None
     failures.extend(loader.failures)
     return scorer.eval(), used
+
+
+def _below_common_folder(paths: Sequence[Path]) -> list[str]:
+    """Names that stay the same when the whole folder moves, so that the split stays the same too."""
+    folder = os.path.commonpath([path.resolve().parent for path in paths])
+    return [path.resolve().relative_to(folder).as_posix() for path in paths]
 
 
 def _reasons(failures: Sequence[ImageFileError]) -> str:
