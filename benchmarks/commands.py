@@ -1,0 +1,45 @@
+"""What the commands of the benchmarks share."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from anomaly.errors import AnomalyError
+
+
+def new_parser(module: str, doc: str | None, examples: str, out: str) -> argparse.ArgumentParser:
+    """Returns a parser with the option --out.
+
+    Args:
+        module: name of the module that is run.
+        doc: its docstring.
+        examples: command lines that can be copied.
+        out: what --out receives.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=doc,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help=out)
+    return parser
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a command; errors of the suite become one line on standard error and exit status 2."""
+    try:
+        main()
+    except AnomalyError as error:
+        sys.exit(_told(error))
+
+
+def names(text: str) -> list[str]:
+    """Reads a comma-separated list."""
+    return [name for name in text.split(",") if name]
+
+
+def _told(error: AnomalyError) -> int:
+    print(f"Error: {error}", file=sys.stderr)
+    return 2

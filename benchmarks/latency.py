@@ -1,0 +1,49 @@
+"""How long calls take, measured in turns so that whatever else the machine does hits all of them alike."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+_WARM = 3
+
+
+class Call(NamedTuple):
+    """What is timed.
+
+    Attributes:
+        run: the call.
+        threads: threads of torch during it; runtimes with threads of their own bring their setting along.
+    """
+
+    run: Callable[[], object]
+    threads: int
+
+
+class Latency(NamedTuple):
+    """Wall time of one call in milliseconds: median and 90th percentile."""
+
+    median: float
+    p90: float
+
+
+@torch.inference_mode()
+def take_turns(calls: Mapping[str, Call], runs: int) -> dict[str, Latency]:
+    """Times each call `runs` times, one after the other in every round, after three rounds that do not count.
+
+    Before a timed call the same one runs untimed: caches and threads are warm, as where part follows part.
+    """
+    before = torch.get_num_threads()
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(_WARM + runs):
+        for name, call in calls.items():
+            torch.set_num_threads(call.threads)
+            call.run()
+            start = time.perf_counter()
+            call.run()
+            if turn >= _WARM:
+                taken[name].append(1000 * (time.perf_counter() - start))
+    torch.set_num_threads(before)
+    return {name: Latency(*(float(q) for q in np.quantile(times, (0.5, 0.9)))) for name, times in taken.items()}
