@@ -226,8 +226,8 @@ def compare(plan: Plan, threads: int, test: int | None, runs: int, folder: Path)
     lines = [
         f"{images.name}, canvas {images.input.size[0]} x {images.input.size[1]}; {plan.train} training images drawn "
         f"with seed {plan.seed} from train/good, {len(images.test)} test images ({sum(outcome.labels)} defective)",
-        f"bank: {kept[0]} (peer) and {kept[1]} (ours) of {patches} patches, {100 * plan.ratio:g} %; {threads} thread(s) for "
-        f"the fits, {runs} timed calls per latency",
+        f"bank: {kept[0]} (peer) and {kept[1]} (ours) of {patches} patches, {100 * plan.ratio:g} %; "
+        f"{threads} thread(s) for the fits, {runs} timed calls per latency",
         f"largest relative difference of the feature maps of both programs: {difference:.1e}",
         "shortcuts (image AUROC of one global number, no detector): "
         + ", ".join(f"{name} {value:.3f}" for name, value in outcome.shortcut_aurocs().items()),
