@@ -186,7 +186,7 @@ def info(model: Model, as_json: AsJson = False) -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to create for data, model and report.")] = Path("demo"),
     surface: Annotated[str, typer.Option(help="brushed_metal, cast, woven_fabric, wafer or wafer_edge.")] = "wafer",
-    images: Annotated[int, typer.Option(min=20, help="Normal images to learn from.")] = 240,
+    images: Annotated[int, typer.Option(min=20, help="Normal images to learn from.")] = 200,
 ) -> None:
     """Run the whole job on generated parts: generate, fit, calibrate, score, evaluate, report.
 
