@@ -18,7 +18,7 @@ from anomaly.detectors.levels import Sample, level_map
 from anomaly.errors import SettingError
 from anomaly.input_spec import Images
 
-_CHUNK = 131_072
+_CHUNK = 65_536
 _QUERIES = 512
 
 
@@ -31,7 +31,7 @@ class MemoryBankDetector(EmbeddingDetector):
     Core-sets for Diversity and Coverage Maximization, PODS 2014). The first images should be typical: give them in
     random order.
 
-    Memory of a fit: one chunk of max(131,072, 4 x bank_size) patches with all features in float16, later as projected
+    Memory of a fit: one chunk of max(65,536, 4 x bank_size) patches with all features in float16, later as projected
     float32, and the features of 64 images in float16. Cost: the backbone, plus chunk x bank_size x 64 multiplications
     a chunk. Scoring: bank_size x components multiplications a patch. Bank in the artifact: bank_size x components x 2
     bytes.

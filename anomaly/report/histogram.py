@@ -116,8 +116,8 @@ def histogram(scores: Mapping[str, Values], normals: Values, review: float, ng: 
             height - 4,
             "anomaly score" + (" (far scores drawn closer together)" if axis.unit < math.inf else ""),
         ),
-        *_threshold("REVIEW", review, axis, 32, height),
-        *_threshold("NG", ng, axis, 12, height),
+        *_threshold("REVIEW", review, axis, 12, height),
+        *_threshold("NG", ng, axis, 32, height),
     ]
     total = sum(len(values) for values in scores.values())
     label = f"Histogram of {total} anomaly scores; REVIEW above {number(review)}, NG above {number(ng)}"
