@@ -73,8 +73,8 @@ EXAMPLES = """\
   python -m benchmarks.against_anomalib --images 8 --test 12 --runs 3        a quick try"""
 
 NOTES = """- times, memory: how many times more the peer needs; quality: our figure minus the peer's.
-- memory_bank keeps a coreset of as many patches as the peer, projected on 128 principal components and stored in
-  float16; subspace keeps a linear map and no patches. Both divide by the usual score of each position, with defaults
+- memory_bank keeps a coreset of as many patches as the peer, projected on 192 principal components and stored in
+  float16; subspace keeps a linear map and no patches. Both standardise the scores by position, with defaults
   otherwise. The peer runs with its defaults; its own image score is the reweighted maximum.
 - the CPU time and memory of reading the files is part of every fit; importing the programs is not part of the times."""
 

@@ -1,6 +1,7 @@
 """Settings come from JSON and the command line: their types are checked, never bent."""
 
 import pytest
+
 from anomaly.catalog import build, detector_class
 from anomaly.errors import SettingError, UnknownNameError
 from anomaly.input_spec import InputSpec

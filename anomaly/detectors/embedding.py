@@ -31,8 +31,8 @@ class EmbeddingDetector(Detector):
         backbone: the feature extractor and its layers.
         top_fraction: the image score is the mean over this fraction of its patches, the highest ones.
         smoothing: standard deviation in canvas pixels of the Gaussian that smooths the map; 0 switches it off.
-        relative: divide each patch score by the mean that normal images have at its position (see `levels`); 1 is
-            then "as usual here".
+        relative: standardise each patch score by mean and deviation of the scores that normal images have at its
+            position (see `levels`); 0 is then "as usual here".
     """
 
     state_names: ClassVar[tuple[str, ...]]
@@ -92,14 +92,14 @@ class EmbeddingScorer(Scorer):
     level: Tensor
 
     def __init__(self, detector: EmbeddingDetector, backbone: Backbone, level: Tensor | None) -> None:
-        """Keeps the backbone, whose weights are part of the learned state, and the levels (h, w) of the positions.
+        """Keeps the backbone, whose weights are part of the learned state, and the levels (2, h, w) of the positions.
 
         Without levels (while they are being measured) every position counts alike.
         """
         super().__init__(detector)
         self.settings = detector
         self.backbone = backbone
-        self.register_buffer("level", level if level is not None else torch.ones(1, 1))
+        self.register_buffer("level", torch.tensor([[[0.0]], [[1.0]]]) if level is None else level)
 
     @abstractmethod
     def patch_scores(self, maps: list[Tensor]) -> Float[Tensor, "n h w"]:
@@ -115,7 +115,7 @@ class EmbeddingScorer(Scorer):
 
     def score_canvas(self, canvas: Canvas) -> Scores:
         """Scores images that lie on the canvas already."""
-        patches = self.patch_scores(feature_maps(self.backbone, canvas)) / self.level
+        patches = (self.patch_scores(feature_maps(self.backbone, canvas)) - self.level[0]) / self.level[1]
         height, width = canvas.pixels.shape[-2:]
         rows = upsampling_matrix(patches.shape[1], height, self.settings.smoothing).to(patches)
         columns = upsampling_matrix(patches.shape[2], width, self.settings.smoothing).to(patches)

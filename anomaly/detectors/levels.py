@@ -1,9 +1,10 @@
 """What score is normal at each position: the border of a part, an edge or a structure scores higher than a plain field.
 
-The score of a patch is divided by the mean score that normal images have at its position, so that 1 means "as usual
-here". The mean is taken over a bounded sample of the training images. Which images are sampled depends only on their
-content (the smallest hashes, a bottom-k sketch: Cohen and Kaplan, Summarizing Data using Bottom-k Sketches, PODC 2007),
-not on their order, so samples drawn on different machines merge to the sample that one machine would have drawn.
+The score of a patch is standardised by mean and deviation of the scores that normal images have at its position, so
+that 0 means "as usual here" and 1 is one deviation more. Both are taken over a bounded sample of the training images.
+Which images are sampled depends only on their content (the smallest hashes, a bottom-k sketch: Cohen and Kaplan,
+Summarizing Data using Bottom-k Sketches, PODC 2007), not on their order, so samples drawn on different machines merge to
+the sample that one machine would have drawn.
 """
 
 import hashlib
@@ -14,7 +15,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 SAMPLED = 64
-_PRIOR = 3.0  # a position is trusted against the mean of all positions as soon as a few images have shown it
+# A position is trusted against all positions together once it was seen in more images than this.
+_PRIOR_MEAN, _PRIOR_DEVIATION = 3.0, 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +54,17 @@ def image_keys(pixels: Float[Tensor, "n c h w"]) -> Int64[Tensor, " n"]:
     return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests])
 
 
-def level_map(scores: Float[Tensor, "k h w"], inside: Bool[Tensor, "k h w"]) -> Float[Tensor, "h w"]:
-    """Returns the mean score at each position, drawn towards the mean of all positions where few images show it."""
+def level_map(scores: Float[Tensor, "k h w"], inside: Bool[Tensor, "k h w"]) -> Float[Tensor, "2 h w"]:
+    """Returns mean and deviation of the scores at each position, drawn towards those of all positions together.
+
+    Scores that do not vary at all, as a single image may give, are left as they are: mean 0, deviation 1.
+    """
+    count, total = inside.sum(dim=0), inside.sum().clamp(min=1)
     seen = torch.where(inside, scores, 0.0)
-    overall = seen.sum() / inside.sum().clamp(min=1)
-    if not overall > 0:
-        return torch.ones(scores.shape[1:])
-    return (seen.sum(dim=0) + _PRIOR * overall) / (inside.sum(dim=0) + _PRIOR)
+    mean = (seen.sum(dim=0) + _PRIOR_MEAN * seen.sum() / total) / (count + _PRIOR_MEAN)
+    squared = torch.where(inside, (scores - mean).square(), 0.0)
+    general = squared.sum() / total
+    if not general > 0:
+        return torch.stack([torch.zeros_like(mean), torch.ones_like(mean)])
+    deviation = ((squared.sum(dim=0) + _PRIOR_DEVIATION * general) / (count + _PRIOR_DEVIATION)).sqrt()
+    return torch.stack([mean, deviation])

@@ -46,7 +46,7 @@ class MemoryBankDetector(EmbeddingDetector):
     state_names: ClassVar[tuple[str, ...]] = ("level", "center", "basis", "bank")
 
     bank_size: int = 4096
-    components: int = 128
+    components: int = 192
     reduction: Literal["k_center", "k_means"] = "k_center"
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import torch
+
 from anomaly.backbones import BackboneSpec, load_backbone
 
 STORED = Path(__file__).with_name("bundled_features.json")
