@@ -3,8 +3,8 @@
 The score of a patch is standardised by mean and deviation of the scores that normal images have at its position, so
 that 0 means "as usual here" and 1 is one deviation more. Both are taken over a bounded sample of the training images.
 Which images are sampled depends only on their content (the smallest hashes, a bottom-k sketch: Cohen and Kaplan,
-Summarizing Data using Bottom-k Sketches, PODC 2007), not on their order, so samples drawn on different machines merge to
-the sample that one machine would have drawn.
+Summarizing Data using Bottom-k Sketches, PODC 2007), not on their order, so samples drawn on different machines merge
+to the sample that one machine would have drawn.
 """
 
 import hashlib
