@@ -221,7 +221,7 @@ def test_settings_of_a_memory_bank_reach_the_model(data, call, tmp_path):
     assert (detector.name, detector.bank_size, detector.reduction, detector.seed) == ("memory_bank", 128, "k_means", 3)
     assert detector.backbone.layers == ("stages.3",)
     assert (detector.input.size, detector.input.resize) == ((64, 64), "stretch")
-    assert load(path).scorer.bank.shape == (128, 128)
+    assert load(path).scorer.bank.shape == (128, 192)
 
 
 def test_twelve_bits_in_sixteen_need_a_value_range_and_keep_it(call, tmp_path):
