@@ -22,7 +22,7 @@ lint: $(VENV)/.installed
 # Pins and hashes of every dependency, without the address of any index.
 lock:
 	$(UV) pip compile pyproject.toml --extra anomalib --extra bench --group dev --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet -o requirements.lock
+	  --generate-hashes --no-header --quiet -o requirements.lock
 
 clean:
 	rm -rf $(VENV) demo dist

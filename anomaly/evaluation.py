@@ -53,7 +53,7 @@ class Evaluation:
         self.kinds.append(sample.kind)
         if mask is not None or sample.label == 0:
             self.maps.append(scored.map.numpy())
-            self.masks.append(_reduced(mask, (scored.map.shape[0], scored.map.shape[1])))
+            self.masks.append(reduced(mask, (scored.map.shape[0], scored.map.shape[1])))
         for name, value in shortcut_values(scored).items():
             self.shortcuts.setdefault(name, []).append(value)
         return mask
@@ -192,7 +192,8 @@ def shortcut_values(scored: Scored) -> dict[str, float]:
     }
 
 
-def _reduced(mask: npt.NDArray[np.bool_] | None, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def reduced(mask: npt.NDArray[np.bool_] | None, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Returns a mask reduced by area to (height, width) and binarised at more than one half; empty for None."""
     if mask is None:
         return np.zeros(size, dtype=bool)
     import cv2

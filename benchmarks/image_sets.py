@@ -11,7 +11,7 @@ import torch
 
 from anomaly.detector import Scores
 from anomaly.errors import DatasetError
-from anomaly.evaluation import shortcut_values
+from anomaly.evaluation import reduced, shortcut_values
 from anomaly.images import ImageLoader, Sample, find_dataset, infer_input, read_mask
 from anomaly.input_spec import Canvas, Images, InputSpec
 from anomaly.metrics import auroc, image_metrics, pixel_metrics
@@ -142,14 +142,10 @@ def judge(images: ImageSet, scorers: Mapping[str, Callable[[Canvas], Scores]]) -
 
 
 def _mask(sample: Sample, frame: Sequence[int], canvas: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
-    """Returns the mask reduced by area to the canvas, binarised at more than one half."""
-    import cv2
-
+    """Returns the mask on the canvas; None for a defect without a mask."""
     if sample.mask is None:
-        return None if sample.label else np.zeros(canvas, dtype=np.bool_)
-    mask = read_mask(sample.mask, frame[0], frame[1])
-    shares = cv2.resize(mask.astype(np.float32), canvas[::-1], interpolation=cv2.INTER_AREA)
-    return np.asarray(shares > 0.5)
+        return None if sample.label else reduced(None, canvas)
+    return reduced(read_mask(sample.mask, frame[0], frame[1]), canvas)
 
 
 def _refuse_failures(loader: ImageLoader) -> None:
