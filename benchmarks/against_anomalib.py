@@ -26,7 +26,7 @@ from anomaly.backbones import Backbone, BackboneSpec, load_backbone
 from anomaly.catalog import build, detector_class
 from anomaly.detector import Scores
 from anomaly.detectors.embedding import EmbeddingDetector, EmbeddingScorer, feature_maps, finest, top_mean
-from anomaly.detectors.levels import Sample
+from anomaly.detectors.levels import Batch
 from anomaly.errors import DatasetError
 from anomaly.input_spec import Canvas, Images
 from anomaly.metrics import auroc
@@ -137,7 +137,7 @@ def fit_ours(detector: str, settings: dict[str, Any], **plan: Any) -> dict[str, 
     meter = Meter()
     stream = EmbeddingDetector.stream
 
-    def metered(self: EmbeddingDetector, backbone: Backbone, frames: Iterator[Images]) -> Iterator[Sample]:
+    def metered(self: EmbeddingDetector, backbone: Backbone, frames: Iterator[Images]) -> Iterator[Batch]:
         return meter.features(stream(self, backbone, frames))
 
     with mock.patch.object(EmbeddingDetector, "stream", metered):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from anomaly.backbones import Backbone, BackboneSpec, Provenance, restore_backbone
 from anomaly.catalog import build
 from anomaly.detector import Detector, Scorer, Scores
-from anomaly.detectors.levels import Sample, image_keys
+from anomaly.detectors.levels import Batch, image_keys
 from anomaly.errors import ArtifactError, InputError, SettingError
 from anomaly.input_spec import Canvas, Images
 
@@ -64,7 +64,7 @@ class EmbeddingDetector(Detector):
     def rebuild(self, backbone: Backbone, state: Mapping[str, Tensor]) -> "EmbeddingScorer":
         """Builds the scorer from a loaded backbone and the tensors named in `state_names`."""
 
-    def stream(self, backbone: Backbone, images: Iterable[Images]) -> Iterator["Sample"]:
+    def stream(self, backbone: Backbone, images: Iterable[Images]) -> Iterator[Batch]:
         """Yields the features of each batch, in float32, with the hashes of its images.
 
         Raises:
@@ -81,7 +81,7 @@ class EmbeddingDetector(Detector):
                 canvas = self.input.canvas(batch)
                 features = embed(backbone, canvas)
                 inside = canvas.inside((features.shape[1], features.shape[2]))
-            yield Sample(image_keys(canvas.pixels), features, inside)
+            yield Batch(image_keys(canvas.pixels), features, inside)
         if empty:
             raise InputError(f"{self.name} was given no image to fit on; at least one is needed")
 

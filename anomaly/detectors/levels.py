@@ -8,7 +8,7 @@ to the sample that one machine would have drawn.
 """
 
 import hashlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -19,14 +19,13 @@ SAMPLED = 64
 _PRIOR_MEAN, _PRIOR_DEVIATION = 3.0, 10.0
 
 
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """Features of some images: of a batch, or of the sampled training images.
+class Batch(NamedTuple):
+    """Features of the images of one batch.
 
     Attributes:
-        keys: (k,) int64 hashes of the images; ascending where they are kept.
-        features: (k, h, w, D); float16 where they are kept.
-        inside: (k, h, w), which patches lie on the image and not on padding.
+        keys: (k,) int64 hashes of the images.
+        features: (k, h, w, D) float32.
+        inside: (k, h, w) bool, which patches lie on the image and not on padding.
     """
 
     keys: Int64[Tensor, " k"]
@@ -34,18 +33,31 @@ class Sample:
     inside: Bool[Tensor, "k h w"]
 
     def kept(self) -> "Sample":
-        """Returns what is kept of a batch: the `SAMPLED` smallest keys, ascending, features in float16."""
-        smallest = self.keys.sort(stable=True).indices[:SAMPLED]
-        return Sample(self.keys[smallest], self.features[smallest].half(), self.inside[smallest])
+        """Returns what is kept of the batch: the `SAMPLED` smallest keys."""
+        order = self.keys.sort(stable=True).indices[:SAMPLED].tolist()
+        features, inside = [self.features[i].half() for i in order], [self.inside[i].clone() for i in order]
+        return Sample([int(self.keys[i]) for i in order], features, inside)
+
+
+class Sample(NamedTuple):
+    """Features of the sampled training images, image by image so that a merge copies none.
+
+    Attributes:
+        keys: k hashes of the images, ascending.
+        features: k tensors (h, w, D), float16.
+        inside: k tensors (h, w), bool.
+    """
+
+    keys: list[int]
+    features: list[Float[Tensor, "h w d"]]
+    inside: list[Bool[Tensor, "h w"]]
 
     def merge(self, other: "Sample") -> "Sample":
         """Returns the sample of both sets of images together: the `SAMPLED` smallest keys."""
-        keys = torch.cat([self.keys, other.keys])
-        kept = keys.sort(stable=True).indices[:SAMPLED]
-        if torch.equal(kept, torch.arange(len(self.keys))):
-            return self
-        features = torch.cat([self.features, other.features])[kept]
-        return Sample(keys[kept], features, torch.cat([self.inside, other.inside])[kept])
+        keys = self.keys + other.keys
+        features, inside = self.features + other.features, self.inside + other.inside
+        kept = sorted(range(len(keys)), key=keys.__getitem__)[:SAMPLED]
+        return Sample([keys[i] for i in kept], [features[i] for i in kept], [inside[i] for i in kept])
 
 
 def image_keys(pixels: Float[Tensor, "n c h w"]) -> Int64[Tensor, " n"]:

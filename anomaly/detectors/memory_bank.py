@@ -14,7 +14,7 @@ from torch import Tensor
 from anomaly.backbones import Backbone, load_backbone
 from anomaly.detectors.coreset import k_center, k_means
 from anomaly.detectors.embedding import EmbeddingDetector, EmbeddingScorer, project
-from anomaly.detectors.levels import Sample, level_map
+from anomaly.detectors.levels import Batch, Sample, level_map
 from anomaly.errors import SettingError
 from anomaly.input_spec import Images
 
@@ -31,8 +31,8 @@ class MemoryBankDetector(EmbeddingDetector):
     Core-sets for Diversity and Coverage Maximization, PODS 2014). The first images should be typical: give them in
     random order.
 
-    Memory of a fit: one chunk of max(65,536, 4 x bank_size) patches with all features in float16, later as projected
-    float32, and the features of 64 images in float16. Cost: the backbone, plus chunk x bank_size x 64 multiplications
+    Memory of a fit: one chunk of max(65,536, 4 x bank_size) patches in float16, first with all features, later
+    projected, and the features of 64 images in float16. Cost: the backbone, plus chunk x bank_size x 64 multiplications
     a chunk. Scoring: bank_size x components multiplications a patch. Bank in the artifact: bank_size x components x 2
     bytes.
 
@@ -73,7 +73,7 @@ class MemoryBankDetector(EmbeddingDetector):
         scorer = MemoryBankScorer(settings, backbone, None, center, basis, patches)
         if not self.relative:
             return scorer
-        level = level_map(scorer.leave_one_out(sample, owners), sample.inside)
+        level = level_map(scorer.leave_one_out(sample, owners), torch.stack(sample.inside))
         return MemoryBankScorer(settings, backbone, level, center, basis, patches)
 
     def rebuild(self, backbone: Backbone, state: Mapping[str, Tensor]) -> "MemoryBankScorer":
@@ -96,9 +96,9 @@ class _Bank:
         self.bank_owners = torch.empty(0, dtype=torch.long)
         self.seen = torch.empty(0)
 
-    def add(self, batch: Sample) -> None:
+    def add(self, batch: Batch) -> None:
         features = batch.features[batch.inside]
-        self.waiting.append((features - self.center) @ self.basis if len(self.basis) else features.half())
+        self.waiting.append(self._projected(features) if len(self.basis) else features.half())
         self.owners.append(batch.keys[:, None, None].expand(batch.inside.shape)[batch.inside])
         if sum(len(w) for w in self.waiting) >= self.chunk:
             self._reduce()
@@ -121,6 +121,7 @@ class _Bank:
             kept = k_center(points, size, self.generator)
             self.bank, self.bank_owners = points[kept], owners[kept]
             return
+        points = points.float()
         if not len(self.bank):
             start = torch.randperm(len(points), generator=self.generator)[:size]
             self.bank, self.seen = points[start], torch.zeros(len(start))
@@ -136,7 +137,11 @@ class _Bank:
             covariance += centred.T @ centred
         vectors = torch.linalg.eigh(covariance.double()).eigenvectors.float()
         self.basis = vectors[:, -self.settings.components :].contiguous()
-        self.waiting = [(w.float() - self.center) @ self.basis for w in self.waiting]
+        for i, w in enumerate(self.waiting):  # one by one, so that both forms of a chunk are never held
+            self.waiting[i] = self._projected(w.float())
+
+    def _projected(self, features: Tensor) -> Tensor:
+        return ((features - self.center) @ self.basis).half()
 
 
 class MemoryBankScorer(EmbeddingScorer):

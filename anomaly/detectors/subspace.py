@@ -8,7 +8,7 @@ Mahalanobis; SubspaceAD (arXiv 2602.23013) for the PCA residual on patch feature
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from anomaly.backbones import Backbone, load_backbone
 from anomaly.detectors.embedding import EmbeddingDetector, EmbeddingScorer, project
-from anomaly.detectors.levels import Sample, level_map
+from anomaly.detectors.levels import Batch, Sample, level_map
 from anomaly.errors import InputError, SettingError
 from anomaly.input_spec import Images
 
@@ -81,7 +81,9 @@ class SubspaceDetector(EmbeddingDetector):
             return scorer
         sample = summary.sample
         scores = [scorer.patch_scores([f[None].float().permute(0, 3, 1, 2)]) for f in sample.features]
-        return SubspaceScorer(settings, backbone, level_map(torch.cat(scores), sample.inside), offset, matrix)
+        return SubspaceScorer(
+            settings, backbone, level_map(torch.cat(scores), torch.stack(sample.inside)), offset, matrix
+        )
 
     def rebuild(self, backbone: Backbone, state: Mapping[str, Tensor]) -> "SubspaceScorer":
         """Builds the scorer from a loaded backbone and stored tensors."""
@@ -116,7 +118,7 @@ class Summary:
     sample: Sample
 
     @classmethod
-    def of(cls, batch: Sample) -> "Summary":
+    def of(cls, batch: Batch) -> "Summary":
         """Sums up one batch."""
         features = batch.features[batch.inside]
         center = features.mean(dim=0)
@@ -137,7 +139,11 @@ class Summary:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Returns plain tensors, e.g. to be written to a safetensors file and merged elsewhere."""
-        sample = {f"sample.{f.name}": getattr(self.sample, f.name) for f in fields(self.sample)}
+        sample = {
+            "sample.keys": torch.tensor(self.sample.keys),
+            "sample.features": torch.stack(self.sample.features),
+            "sample.inside": torch.stack(self.sample.inside),
+        }
         return {"count": self.count, "center": self.center, "scatter": self.scatter, **sample}
 
     @classmethod
@@ -147,10 +153,11 @@ class Summary:
         Raises:
             InputError: a tensor is missing or unknown.
         """
-        parts = {f"sample.{f.name}" for f in fields(Sample)}
+        parts = {f"sample.{name}" for name in Sample._fields}
         if set(tensors) != {"count", "center", "scatter"} | parts:
             raise InputError(f"a summary holds count, center, scatter and {sorted(parts)}; got {sorted(tensors)}")
-        sample = Sample(tensors["sample.keys"], tensors["sample.features"], tensors["sample.inside"])
+        features, inside = list(tensors["sample.features"]), list(tensors["sample.inside"])
+        sample = Sample(tensors["sample.keys"].tolist(), features, inside)
         return cls(tensors["count"], tensors["center"], tensors["scatter"], sample)
 
 
