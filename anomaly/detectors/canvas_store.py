@@ -29,16 +29,16 @@ class CanvasStore:
         """
         dtype = np.float16 if spec.dtype == "uint8" else np.float32
         self.sizes: list[tuple[int, int]] = []
-        self._file = TemporaryFile(prefix="anomaly-")  # noqa: SIM115 - lives as long as the store
-        for batch in images:
-            with torch.no_grad():
-                canvas = spec.canvas(batch)
-            self._file.write(canvas.pixels.cpu().numpy().astype(dtype).tobytes())
-            self.sizes.extend(canvas.sizes)
-        if not self.sizes:
-            raise InputError("no image to fit on; at least one is needed")
-        self._file.flush()
-        self._pixels = np.memmap(self._file, dtype, "r", shape=(len(self.sizes), spec.channels, *spec.size))
+        with TemporaryFile(prefix="anomaly-") as file:  # the mapping below keeps it alive
+            for batch in images:
+                with torch.no_grad():
+                    canvas = spec.canvas(batch)
+                file.write(canvas.pixels.cpu().numpy().astype(dtype).tobytes())
+                self.sizes.extend(canvas.sizes)
+            if not self.sizes:
+                raise InputError("no image to fit on; at least one is needed")
+            file.flush()
+            self._pixels = np.memmap(file, dtype, "r", shape=(len(self.sizes), spec.channels, *spec.size))
 
     def __len__(self) -> int:
         """Returns the number of images."""
