@@ -24,7 +24,8 @@ class Canvas(NamedTuple):
 
     Attributes:
         pixels: (N, C, H, W) float32 in [0, 1]; beyond an image its last row or column is repeated.
-        sizes: height and width in canvas pixels that each image covers, from the top left corner.
+        sizes: height and width in canvas pixels that each image covers, from the top left corner. A graph that is being
+            exported has one entry for all images.
     """
 
     pixels: Float[Tensor, "n c h w"]
@@ -105,7 +106,9 @@ class InputSpec:
         """
         if isinstance(images, Tensor):
             self._check(images, ndim=4)
-            sizes = (self.covered(images.shape[-2], images.shape[-1]),) * images.shape[0]
+            # In an exported graph the batch may be dynamic; one size then stands for all.
+            count = 1 if torch.compiler.is_exporting() else images.shape[0]
+            sizes = (self.covered(images.shape[-2], images.shape[-1]),) * count
             return Canvas(self._place(images, sizes[0] if sizes else self.size), sizes)
         if len(images) == 0:
             raise InputError("no image in the batch; at least one is needed")

@@ -184,21 +184,22 @@ def on_grid(features: Float[Tensor, "n d _ _"], grid: tuple[int, int]) -> Float[
 
 
 def top_mean(
-    patches: Float[Tensor, "n h w"], fraction: float, inside: Bool[Tensor, "n h w"] | None
+    patches: Float[Tensor, "n h w"], fraction: float, inside: Bool[Tensor, "#n h w"] | None
 ) -> Float[Tensor, " n"]:
     """Returns the mean over the highest `fraction` of the patches of each image, at least one patch.
 
     Args:
         patches: one score per patch.
         fraction: above 0, at most 1.
-        inside: which patches count; None for all.
+        inside: which patches count, of each image or (1, h, w) of all; None for all patches.
     """
     flat = patches.flatten(1)
+    most = max(1, round(fraction * flat.shape[1]))
     if inside is None:
-        return flat.topk(max(1, round(fraction * flat.shape[1])), dim=1).values.mean(dim=1)
+        return flat.topk(most, dim=1).values.mean(dim=1)
     inside = inside.flatten(1)
     counts = (inside.sum(dim=1).double() * fraction).round().clamp(min=1).long()  # as Python rounds it above
-    highest = flat.masked_fill(~inside, -torch.inf).topk(int(counts.max()), dim=1).values
+    highest = flat.masked_fill(~inside, -torch.inf).topk(most, dim=1).values  # never fewer than counts
     chosen = torch.arange(highest.shape[1], device=flat.device) < counts[:, None]
     return torch.where(chosen, highest, 0.0).sum(dim=1) / counts
 

@@ -189,9 +189,6 @@ class MemoryBankScorer(EmbeddingScorer):
 
     def _nearest(self, queries: Float[Tensor, "q k"], norms: Float[Tensor, " m"]) -> Float[Tensor, " q"]:
         # Blocks keep the distances within the processor's cache; an exported graph has one block.
-        rows = len(queries) if torch.compiler.is_exporting() else _QUERIES
-        blocks = [
-            torch.addmm(norms, queries[start : start + rows], self.transposed, alpha=-2).amin(dim=1)
-            for start in range(0, len(queries), rows)
-        ]
-        return (torch.cat(blocks) + queries.square().sum(dim=1)).clamp(min=0).sqrt()
+        blocks = (queries,) if torch.compiler.is_exporting() else queries.split(_QUERIES)
+        nearest = [torch.addmm(norms, block, self.transposed, alpha=-2).amin(dim=1) for block in blocks]
+        return (torch.cat(nearest) + queries.square().sum(dim=1)).clamp(min=0).sqrt()
