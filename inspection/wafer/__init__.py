@@ -1,0 +1,1 @@
+"""Wafers: die grid, defects of many frames on one wafer, die-to-die comparison, maps, signatures, KLARF, E142, G85."""
