@@ -13,13 +13,21 @@ DETECTORS = {
     "subspace": "anomaly.detectors.subspace:SubspaceDetector",
 }
 
+BRIDGES = {"anomalib": "anomaly.detectors.anomalib_bridge.detector:detector_class"}
+"""What stands before the colon of a foreign model's name -> function that returns its class."""
+
 
 def detector_class(name: str) -> type[Detector]:
-    """Returns the class of a detector by name.
+    """Returns the class of a detector by name, or of a foreign model by "anomalib:Model".
 
     Raises:
         UnknownNameError: no such detector; the message lists the valid ones.
     """
+    prefix, colon, model = name.partition(":")
+    if colon and prefix in BRIDGES:
+        module, _, function = BRIDGES[prefix].partition(":")
+        bridged: type[Detector] = getattr(import_module(module), function)(model)
+        return bridged
     if name not in DETECTORS:
         raise UnknownNameError.among("detector", name, DETECTORS)
     module, _, cls = DETECTORS[name].partition(":")
