@@ -9,6 +9,7 @@ from anomaly.detector import Detector
 from anomaly.errors import SettingError, UnknownNameError
 
 DETECTORS = {
+    "autoencoder": "anomaly.detectors.autoencoder:AutoencoderDetector",
     "memory_bank": "anomaly.detectors.memory_bank:MemoryBankDetector",
     "subspace": "anomaly.detectors.subspace:SubspaceDetector",
 }
