@@ -14,7 +14,11 @@ SPECS = {
     "grey 12 bit in 16, rectangular": InputSpec(channels=1, dtype="uint16", value_range=(0.0, 4095.0), size=(64, 128)),
     "five bands, float": InputSpec(channels=5, dtype="float32", value_range=(-1.0, 2.0), size=(64, 64)),
 }
+AUTOENCODER = {"resolution": 32, "widths": [4, 8], "code": 16, "steps": 20, "batch": 4, "learning_rate": 0.01}
 CASES = [
+    ("autoencoder", {**AUTOENCODER, "resolution": 64}),
+    ("autoencoder", {**AUTOENCODER, "network": "variational", "measure": "ssim"}),
+    ("autoencoder", {**AUTOENCODER, "network": "denoising", "measure": "l1", "relative": False}),
     ("subspace", {}),
     ("subspace", {"score": "mahalanobis", "relative": False}),
     ("memory_bank", {"bank_size": 256}),
