@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anomaly.detectors.feature_store import FeatureStore, StoredBatch
+from anomaly.errors import InputError
+
+FEW = settings(max_examples=20, deadline=None)
+
+
+def batch(count, seed, grid=(3, 4), channels=5):
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(count, channels, *grid, generator=generator) * torch.arange(1.0, channels + 1)[:, None, None]
+    inside = torch.ones(count, *grid, dtype=torch.bool)
+    inside[::2, :, -1] = False
+    return StoredBatch(features, inside)
+
+
+def test_features_come_back_in_half_precision_in_any_order():
+    parts = [batch(3, 0), batch(1, 1), batch(2, 2)]
+    store = FeatureStore(iter(parts))
+    whole, inside = torch.cat([p.features for p in parts]), torch.cat([p.inside for p in parts])
+    read = store.read([5, 0, 3, 0])
+    assert len(store) == 6
+    assert torch.equal(read.features, whole[[5, 0, 3, 0]].half().float())
+    assert torch.equal(read.inside, inside[[5, 0, 3, 0]])
+
+
+def test_mean_and_deviation_are_those_of_the_patches_inside():
+    parts = [batch(3, 0), batch(4, 1)]
+    parts[0].features[0, :, :, -1] = 1e4  # padding
+    store = FeatureStore(parts)
+    patches = np.concatenate([p.features.permute(0, 2, 3, 1)[p.inside].numpy() for p in parts])
+    np.testing.assert_allclose(store.mean, patches.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(store.deviation, patches.std(axis=0), rtol=1e-5)
+
+
+def test_a_channel_that_never_varies_has_deviation_one():
+    features = torch.full((2, 1, 3, 3), 7.0)
+    store = FeatureStore([StoredBatch(features, torch.ones(2, 3, 3, dtype=torch.bool))])
+    assert store.mean.tolist() == [7.0]
+    assert store.deviation.tolist() == [1.0]
+
+
+@FEW
+@given(st.integers(1, 9), st.integers(1, 7), st.integers(0, 3))
+def test_each_pass_shows_every_image_once(images, size, seed):
+    tagged = torch.arange(float(images))[:, None, None, None].expand(images, 1, 2, 2)
+    store = FeatureStore([StoredBatch(tagged, torch.ones(images, 2, 2, dtype=torch.bool))])
+    steps = -(-3 * images // size)
+    seen = torch.cat([store.at_step(step, size, seed).features[:, 0, 0, 0] for step in range(steps)]).int().tolist()
+    for epoch in range(3):
+        assert sorted(seen[epoch * images : (epoch + 1) * images]) == list(range(images))
+
+
+def test_batch_of_a_step_depends_on_seed_and_step_alone():
+    store = FeatureStore([batch(20, 0)])
+    later = store.at_step(7, 4, seed=1).features
+    assert torch.equal(later, store.at_step(7, 4, seed=1).features)
+    assert not torch.equal(later, store.at_step(7, 4, seed=2).features)
+    assert not torch.equal(later, store.at_step(8, 4, seed=1).features)
+
+
+def test_spread_covers_the_whole_store():
+    store = FeatureStore([batch(10, 0)])
+    assert store.spread(4) == [0, 3, 6, 9]
+    assert store.spread(64) == list(range(10))
+
+
+def test_no_image_is_refused():
+    with pytest.raises(InputError, match="no image"):
+        FeatureStore([])
