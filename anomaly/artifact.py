@@ -20,6 +20,7 @@ from anomaly.backbones.backbone import fingerprint
 from anomaly.calibration import Calibration, Threshold
 from anomaly.catalog import build, detector_class
 from anomaly.detector import Scorer
+from anomaly.drift.reference import Reference
 from anomaly.errors import AnomalyError, ArtifactError
 
 FORMAT = "anomaly-suite model"
@@ -28,6 +29,8 @@ _KEYS = {
     "format", "schema", "detector", "settings", "description", "calibration", "map_calibration", "training", "versions",
     "tensors_sha256",
 }  # fmt: skip
+_LATER = {"reference"}
+"""Keys that models of earlier versions lack."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,21 @@ class Training:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A fitted scorer with its calibration and its history: what a model file holds."""
+    """A fitted scorer with its calibration and its history: what a model file holds.
+
+    Attributes:
+        scorer: the fitted scorer.
+        calibration: thresholds and the scores that they come from.
+        map_calibration: what is normal in the maps.
+        training: what it was trained on.
+        reference: calibration normals that later input is compared with; None in models of earlier versions.
+    """
 
     scorer: Scorer
     calibration: Calibration
     map_calibration: MapCalibration
     training: Training
+    reference: Reference | None = None
 
     def provenance(self) -> dict[str, str]:
         """Returns rows for people: what this model is and where it comes from."""
@@ -145,6 +157,7 @@ def load(path: Path) -> Artifact:
             calibration=Calibration.from_dict(manifest["calibration"]),
             map_calibration=MapCalibration(stored["typical"], Threshold(**stored["threshold"])),
             training=Training(**manifest["training"]),
+            reference=Reference.from_dict(manifest["reference"]) if "reference" in manifest else None,
         )
     except (AnomalyError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: the manifest does not describe a complete model: {error}") from error
@@ -166,7 +179,9 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 def _manifest(artifact: Artifact, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     detector = artifact.scorer.detector
+    later = {"reference": artifact.reference.to_dict()} if artifact.reference else {}
     return {
+        **later,
         "format": FORMAT,
         "schema": SCHEMA,
         "detector": detector.name,
@@ -215,7 +230,7 @@ def _check_whole(path: Path, manifest: Mapping[str, Any], tensors: Mapping[str, 
             f"{path}: schema {manifest.get('schema')} cannot be read, this version reads schema {SCHEMA}: "
             "install a newer anomaly-suite, or fit the model again"
         )
-    if set(manifest) != _KEYS:
+    if set(manifest) - _LATER != _KEYS:
         raise ArtifactError(f"{path}: the manifest must hold {sorted(_KEYS)}; got {sorted(manifest)}")
     if fingerprint(tensors) != manifest["tensors_sha256"]:
         raise ArtifactError(f"{path}: the tensors were changed after the file was written; fit the model again")

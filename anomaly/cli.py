@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anomaly.distill_cli import distill_command
+from anomaly.drift_cli import drift_command
 from anomaly.errors import AnomalyError, SettingError
 
 if TYPE_CHECKING:
@@ -201,6 +202,7 @@ def demo(
 
 
 app.command("distill")(distill_command)
+app.command("drift")(drift_command)
 
 
 @app.callback(invoke_without_command=True)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -59,6 +59,22 @@ class Scorer(nn.Module, ABC):
     def description(self) -> dict[str, Any]:
         """Returns what `Detector.restore` needs besides settings and tensors; JSON-able."""
         return {}
+
+
+@runtime_checkable
+class Refittable(Protocol):
+    """A scorer that can learn further normals without the images that it was fitted on."""
+
+    def refitted(self, images: Iterable[Images]) -> Scorer:
+        """Returns a scorer that has learned these normals too; this one stays as it is.
+
+        Args:
+            images: batches of further normal raw frames, as for `Detector.fit`.
+
+        Raises:
+            ArtifactError: the scorer comes from a model file that does not hold what this needs.
+            InputError: a batch does not fit the input, or there is no image at all.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

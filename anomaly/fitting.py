@@ -13,6 +13,7 @@ import numpy as np
 from anomaly.artifact import Artifact, MapCalibration, Training
 from anomaly.calibration import calibrate, hold_out
 from anomaly.detector import Detector, Scorer
+from anomaly.drift.descriptors import Described, make_reference
 from anomaly.errors import CalibrationError, DatasetError, ImageFileError, InputError, SettingError
 from anomaly.images import ImageLoader
 from anomaly.input_spec import Images
@@ -75,12 +76,14 @@ def fit_files(
 
     held_paths = [paths[i] for i in held]
     advance = progress("scoring the normals held out", len(held_paths))
-    scores, highest, medians, kept = [], [], [], []
+    scores, highest, medians, kept, described = [], [], [], [], []
     for scored in score_files(scorer, held_paths, failures):
         scores.append(scored.score)
         highest.append(float(scored.map.max()))
         medians.append(float(scored.map.median()))
         kept.append(scored.path)
+        group = scored.path.as_posix() if plan.groups is None else plan.groups[scored.path.name]
+        described.append(Described.of(scorer, scored.image, scored.score, group))
         advance(1)
     if not scores:
         raise CalibrationError(f"none of the {len(held_paths)} files held out can be used: {_reasons(failures)}")
@@ -102,6 +105,7 @@ def fit_files(
             fingerprint=_fingerprint([*used, *kept]),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
+        reference=make_reference(scorer, described),
     )
 
 

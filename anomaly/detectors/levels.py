@@ -66,17 +66,55 @@ def image_keys(pixels: Float[Tensor, "n c h w"]) -> Int64[Tensor, " n"]:
     return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests])
 
 
+class LevelSums(NamedTuple):
+    """What the levels of the positions rest on; sums over different images of the same scores merge exactly.
+
+    Attributes:
+        count: (h, w) float64, images whose patch at the position was inside.
+        mean: (h, w) float64, mean of their scores; 0 where there is none.
+        squared: (h, w) float64, sum of squared deviations from the mean.
+    """
+
+    count: Float[Tensor, "h w"]
+    mean: Float[Tensor, "h w"]
+    squared: Float[Tensor, "h w"]
+
+    @classmethod
+    def of(cls, scores: Float[Tensor, "k h w"], inside: Bool[Tensor, "k h w"]) -> "LevelSums":
+        """Sums up the patch scores of k images."""
+        count = inside.sum(dim=0).double()
+        mean = torch.where(inside, scores.double(), 0.0).sum(dim=0) / count.clamp(min=1)
+        squared = torch.where(inside, scores.double() - mean, 0.0).square().sum(dim=0)
+        return cls(count, mean, squared)
+
+    def merge(self, other: "LevelSums") -> "LevelSums":
+        """Returns the sums over both sets of images together, each image with the same weight."""
+        count, shift = self.count + other.count, other.mean - self.mean
+        share = other.count / count.clamp(min=1)
+        return LevelSums(
+            count, self.mean + shift * share, self.squared + other.squared + shift.square() * self.count * share
+        )
+
+    def scaled(self, factor: float) -> "LevelSums":
+        """Returns the sums of the scores times a factor."""
+        return LevelSums(self.count, self.mean * factor, self.squared * factor**2)
+
+    def map(self) -> Float[Tensor, "2 h w"]:
+        """Returns mean and deviation at each position, as `level_map` does."""
+        total = self.count.sum().clamp(min=1)
+        general_mean = (self.mean * self.count).sum() / total
+        mean = (self.mean * self.count + _PRIOR_MEAN * general_mean) / (self.count + _PRIOR_MEAN)
+        squared = self.squared + self.count * (self.mean - mean).square()
+        general = squared.sum() / total
+        if not general > 0:
+            return torch.stack([torch.zeros_like(mean), torch.ones_like(mean)]).float()
+        deviation = ((squared + _PRIOR_DEVIATION * general) / (self.count + _PRIOR_DEVIATION)).sqrt()
+        return torch.stack([mean, deviation]).float()
+
+
 def level_map(scores: Float[Tensor, "k h w"], inside: Bool[Tensor, "k h w"]) -> Float[Tensor, "2 h w"]:
     """Returns mean and deviation of the scores at each position, drawn towards those of all positions together.
 
     Scores that do not vary at all, as a single image may give, are left as they are: mean 0, deviation 1.
     """
-    count, total = inside.sum(dim=0), inside.sum().clamp(min=1)
-    seen = torch.where(inside, scores, 0.0)
-    mean = (seen.sum(dim=0) + _PRIOR_MEAN * seen.sum() / total) / (count + _PRIOR_MEAN)
-    squared = torch.where(inside, (scores - mean).square(), 0.0)
-    general = squared.sum() / total
-    if not general > 0:
-        return torch.stack([torch.zeros_like(mean), torch.ones_like(mean)])
-    deviation = ((squared.sum(dim=0) + _PRIOR_DEVIATION * general) / (count + _PRIOR_DEVIATION)).sqrt()
-    return torch.stack([mean, deviation])
+    return LevelSums.of(scores, inside).map()

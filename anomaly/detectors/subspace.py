@@ -1,7 +1,8 @@
 """Subspace detector: how far a patch lies from the linear subspace that normal patches span.
 
 One pass over the images sums up a mean and a covariance; sums made on different machines merge exactly. A patch's score
-is the norm of one linear map of its centred feature, so scoring is one matrix product.
+is the norm of one linear map of its centred feature, so scoring is one matrix product. A scorer keeps the sums, so that
+it can learn further normals without the old images.
 
 Sources: Rippel et al., Modeling the Distribution of Normal Data in Pre-Trained Deep Features (arXiv 2005.14140) for
 Mahalanobis; SubspaceAD (arXiv 2602.23013) for the PCA residual on patch features.
@@ -9,7 +10,7 @@ Mahalanobis; SubspaceAD (arXiv 2602.23013) for the PCA residual on patch feature
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from anomaly.backbones import Backbone, load_backbone
 from anomaly.detectors.embedding import EmbeddingDetector, EmbeddingScorer, project
-from anomaly.detectors.levels import Batch, Sample, level_map
+from anomaly.detectors.levels import Batch, LevelSums, Sample
+from anomaly.detectors.patch_sums import STATE_NAMES, PatchSums, common_factor, with_sums
 from anomaly.errors import InputError, SettingError
 from anomaly.input_spec import Images
 
@@ -37,7 +39,7 @@ class SubspaceDetector(EmbeddingDetector):
     """
 
     name: ClassVar[str] = "subspace"
-    state_names: ClassVar[tuple[str, ...]] = ("level", "offset", "matrix")
+    state_names: ClassVar[tuple[str, ...]] = ("level", "offset", "matrix", *STATE_NAMES)
 
     score: Literal["residual", "mahalanobis"] = "residual"
     variance: float = 0.9
@@ -73,21 +75,36 @@ class SubspaceDetector(EmbeddingDetector):
 
     def from_summary(self, summary: "Summary", backbone: Backbone | None = None) -> "SubspaceScorer":
         """Finds the subspace of summed-up patches and builds the scorer."""
-        backbone = backbone or load_backbone(self.backbone)
+        return self.merged(summary, backbone or load_backbone(self.backbone), None)
+
+    def merged(self, summary: "Summary", backbone: Backbone, earlier: "SubspaceScorer | None") -> "SubspaceScorer":
+        """Builds the scorer of summed-up patches whose levels also rest on those of an earlier scorer.
+
+        The levels of `earlier` were measured with its own matrix on images that are gone. They are carried over by one
+        factor, the ratio of the mean scores that both matrices give the images of `summary.sample`, and merged with
+        the levels measured there now: every image that a level was ever measured on counts the same.
+        """
         matrix = self._matrix(summary)
         settings, offset = replace(self, backbone=backbone.spec), -(summary.center.float() @ matrix)
-        scorer = SubspaceScorer(settings, backbone, None, offset, matrix)
+        scorer = SubspaceScorer(settings, backbone, None, offset, matrix, summary.sums(None))
         if not self.relative:
             return scorer
-        sample = summary.sample
-        scores = [scorer.patch_scores([f[None].float().permute(0, 3, 1, 2)]) for f in sample.features]
-        return SubspaceScorer(
-            settings, backbone, level_map(torch.cat(scores), torch.stack(sample.inside)), offset, matrix
-        )
+        inside = torch.stack(summary.sample.inside)
+        scores = scorer.sample_scores(summary.sample)
+        levels = LevelSums.of(scores, inside)
+        if earlier is not None:
+            factor = common_factor(scores, earlier.sample_scores(summary.sample), inside)
+            levels = earlier.sums.level_sums().scaled(factor).merge(levels)
+        return SubspaceScorer(settings, backbone, levels.map(), offset, matrix, summary.sums(levels))
+
+    def restore(self, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> EmbeddingScorer:
+        """Builds backbone and scorer from stored tensors; models from before sums were kept have none."""
+        return super().restore(with_sums(state), description)
 
     def rebuild(self, backbone: Backbone, state: Mapping[str, Tensor]) -> "SubspaceScorer":
         """Builds the scorer from a loaded backbone and stored tensors."""
-        return SubspaceScorer(self, backbone, state["level"], state["offset"], state["matrix"])
+        sums = PatchSums.restored(state)
+        return SubspaceScorer(self, backbone, state["level"], state["offset"], state["matrix"], sums)
 
     def _matrix(self, summary: "Summary") -> Float[Tensor, "d m"]:
         values, vectors = torch.linalg.eigh(summary.scatter / summary.count)
@@ -137,6 +154,10 @@ class Summary:
         scatter = self.scatter + other.scatter + torch.outer(shift, shift) * (self.count * other.count / count)
         return Summary(count, center, scatter, self.sample.merge(other.sample))
 
+    def sums(self, levels: LevelSums | None) -> PatchSums:
+        """Returns what a scorer keeps of the summary."""
+        return PatchSums.of(self.count, self.center, self.scatter, levels)
+
     def to_tensors(self) -> dict[str, Tensor]:
         """Returns plain tensors, e.g. to be written to a safetensors file and merged elsewhere."""
         sample = {
@@ -168,13 +189,38 @@ class SubspaceScorer(EmbeddingScorer):
     matrix: Tensor
 
     def __init__(
-        self, detector: SubspaceDetector, backbone: Backbone, level: Tensor | None, offset: Tensor, matrix: Tensor
+        self,
+        detector: SubspaceDetector,
+        backbone: Backbone,
+        level: Tensor | None,
+        offset: Tensor,
+        matrix: Tensor,
+        sums: PatchSums,
     ) -> None:
         """Stores the map x -> x @ matrix + offset, (D, M) and (M,) float32, whose output norm is the score."""
         super().__init__(detector, backbone, level)
+        self._detector = detector
         self.register_buffer("offset", offset)
         self.register_buffer("matrix", matrix)
+        self.sums = sums
 
     def patch_scores(self, maps: list[Tensor]) -> Float[Tensor, "n h w"]:
         """Returns the norm of the mapped, centred features."""
         return project(maps, self.matrix, self.offset).square().sum(dim=-1).sqrt()
+
+    def sample_scores(self, sample: Sample) -> Float[Tensor, "k h w"]:
+        """Returns the patch scores of sampled images, before their positions are taken into account."""
+        return torch.cat([self.patch_scores([f[None].float().permute(0, 3, 1, 2)]) for f in sample.features])
+
+    def refitted(self, images: Iterable[Images]) -> "SubspaceScorer":
+        """Learns further normals: mean and subspace are those of one fit on the old and the new images together.
+
+        The levels of the positions are not, see `SubspaceDetector.merged`. See `anomaly.detector.Refittable`.
+
+        Raises:
+            ArtifactError: the scorer comes from a model file from before sums were kept.
+        """
+        self.sums.require()
+        old = Summary(self.sums.count, self.sums.center, self.sums.full_scatter(), Sample([], [], []))
+        new = self._detector.summarise(images, self.backbone)
+        return self._detector.merged(old.merge(new), self.backbone, self)
