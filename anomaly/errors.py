@@ -8,6 +8,7 @@ AnomalyError
 ├── DatasetError          a folder or manifest has not the layout that was asked for
 ├── BackboneError         backbone weights are missing, incomplete or not of this network
 ├── CalibrationError      the normals held out cannot support what was asked of them
+├── TrainingError         a training cannot go on, e.g. its loss is not finite
 ├── ArtifactError         a model file is truncated, tampered with, foreign or too new
 └── MissingExtraError     an optional package is not installed; says how to install it       (ImportError)
 
@@ -73,6 +74,10 @@ class BackboneError(AnomalyError):
 
 class CalibrationError(AnomalyError):
     """The normals held out cannot support what was asked of them."""
+
+
+class TrainingError(AnomalyError):
+    """A training cannot go on."""
 
 
 class ArtifactError(AnomalyError):
