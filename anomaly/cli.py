@@ -56,6 +56,9 @@ def fit(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Setting of the detector, name=value; may be repeated.")
     ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder for checkpoints and log of a detector that trains; go on there.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Learn what normal looks like from a folder of normal images.
@@ -71,7 +74,8 @@ def fit(
     from anomaly.catalog import build, detector_class
     from anomaly.fitting import fit_files
     from anomaly.images import infer_input
-    from anomaly.progress import bars
+    from anomaly.progress import bars, silent
+    from anomaly.training import joined
 
     if output.suffix != ".safetensors":
         raise SettingError(f"--output must end in .safetensors; got {output.name!r}")
@@ -86,8 +90,10 @@ def fit(
     detector_settings = build(cls, {"input": spec, "seed": seed, "backbone": network} | chosen)
     failures: list[ImageFileError] = []
     plan = _plan(hold_out, manifest, group, ng_rate, review_rate)
-    with bars() as progress:
-        artifact = fit_files(detector_settings, paths, plan, failures, progress)
+    with joined() as (rank, _), bars() if rank == 0 else nullcontext(silent) as progress:
+        artifact = fit_files(detector_settings, paths, plan, failures, progress, run)
+    if rank > 0:  # under torchrun the first process alone writes
+        return
     digest = save(output, artifact)
     _say(
         as_json,

@@ -3,7 +3,8 @@
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,7 @@ def fit_files(
     plan: Plan,
     failures: list[ImageFileError],
     progress: Progress = silent,
+    run: Path | None = None,
 ) -> Artifact:
     """Fits a detector on normal image files and calibrates it on those that it holds out.
 
@@ -63,16 +65,20 @@ def fit_files(
         plan: split and wanted rates.
         failures: receives the errors of files that could not be used.
         progress: is told what is being done.
+        run: folder in which a detector that trains keeps checkpoints and log; the same call with the same folder goes
+            on where it was stopped. None for none.
 
     Raises:
+        ArtifactError: the folder of the run belongs to other images or settings.
         CalibrationError: too few usable files to hold any out.
         DatasetError: no file can be used, or the plan's groups lack a file.
     """
-    names = _below_common_folder(paths) if plan.groups is None else [path.name for path in paths]
-    fitted, held = hold_out(names, seed=detector.seed, fraction=plan.fraction, groups=plan.groups)
+    fitted, held = split(paths, plan, detector.seed)
     # In random order: detectors may take the first images as typical.
     order = np.random.default_rng(detector.seed).permutation(len(fitted))
-    scorer, used = _fit(detector, [paths[fitted[i]] for i in order], failures, progress)
+    chosen = [paths[fitted[i]] for i in order]
+    with _resumable(run, detector, chosen) if run else nullcontext():
+        scorer, used = _fit(detector, chosen, failures, progress)
 
     held_paths = [paths[i] for i in held]
     advance = progress("scoring the normals held out", len(held_paths))
@@ -109,6 +115,12 @@ def fit_files(
     )
 
 
+def split(paths: Sequence[Path], plan: Plan, seed: int) -> tuple[list[int], list[int]]:
+    """Returns which of some files a fit learns from, and which it holds out for the calibration; see `hold_out`."""
+    names = _below_common_folder(paths) if plan.groups is None else [path.name for path in paths]
+    return hold_out(names, seed=seed, fraction=plan.fraction, groups=plan.groups)
+
+
 def _fit(
     detector: Detector, paths: Sequence[Path], failures: list[ImageFileError], progress: Progress
 ) -> tuple[Scorer, list[Path]]:
@@ -135,6 +147,14 @@ def _fit(
     return scorer.eval(), used
 
 
+def _resumable(run: Path, detector: Detector, paths: Sequence[Path]) -> AbstractContextManager[None]:
+    from anomaly.training import run_folder
+
+    readable = [path for path in paths if path.is_file()]  # the fit reports the others
+    images = hashlib.sha256("".join(_digests(readable)).encode()).hexdigest()  # in order: batches depend on it
+    return run_folder(run, {"detector": detector.name, "settings": asdict(detector), "images": images})
+
+
 def _below_common_folder(paths: Sequence[Path]) -> list[str]:
     """Names that stay the same when the whole folder moves, so that the split stays the same too."""
     folder = os.path.commonpath([path.resolve().parent for path in paths])
@@ -146,5 +166,8 @@ def _reasons(failures: Sequence[ImageFileError]) -> str:
 
 
 def _fingerprint(paths: Sequence[Path]) -> str:
-    digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return hashlib.sha256("\n".join(sorted(_digests(paths))).encode()).hexdigest()
+
+
+def _digests(paths: Sequence[Path]) -> list[str]:
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
