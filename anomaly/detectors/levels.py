@@ -70,45 +70,45 @@ class LevelSums(NamedTuple):
     """What the levels of the positions rest on; sums over different images of the same scores merge exactly.
 
     Attributes:
-        count: (h, w) float64, images whose patch at the position was inside.
+        seen: (h, w) float64, images whose patch at the position was inside.
         mean: (h, w) float64, mean of their scores; 0 where there is none.
         squared: (h, w) float64, sum of squared deviations from the mean.
     """
 
-    count: Float[Tensor, "h w"]
+    seen: Float[Tensor, "h w"]
     mean: Float[Tensor, "h w"]
     squared: Float[Tensor, "h w"]
 
     @classmethod
     def of(cls, scores: Float[Tensor, "k h w"], inside: Bool[Tensor, "k h w"]) -> "LevelSums":
         """Sums up the patch scores of k images."""
-        count = inside.sum(dim=0).double()
-        mean = torch.where(inside, scores.double(), 0.0).sum(dim=0) / count.clamp(min=1)
+        seen = inside.sum(dim=0).double()
+        mean = torch.where(inside, scores.double(), 0.0).sum(dim=0) / seen.clamp(min=1)
         squared = torch.where(inside, scores.double() - mean, 0.0).square().sum(dim=0)
-        return cls(count, mean, squared)
+        return cls(seen, mean, squared)
 
     def merge(self, other: "LevelSums") -> "LevelSums":
         """Returns the sums over both sets of images together, each image with the same weight."""
-        count, shift = self.count + other.count, other.mean - self.mean
-        share = other.count / count.clamp(min=1)
+        seen, shift = self.seen + other.seen, other.mean - self.mean
+        share = other.seen / seen.clamp(min=1)
         return LevelSums(
-            count, self.mean + shift * share, self.squared + other.squared + shift.square() * self.count * share
+            seen, self.mean + shift * share, self.squared + other.squared + shift.square() * self.seen * share
         )
 
     def scaled(self, factor: float) -> "LevelSums":
         """Returns the sums of the scores times a factor."""
-        return LevelSums(self.count, self.mean * factor, self.squared * factor**2)
+        return LevelSums(self.seen, self.mean * factor, self.squared * factor**2)
 
     def map(self) -> Float[Tensor, "2 h w"]:
         """Returns mean and deviation at each position, as `level_map` does."""
-        total = self.count.sum().clamp(min=1)
-        general_mean = (self.mean * self.count).sum() / total
-        mean = (self.mean * self.count + _PRIOR_MEAN * general_mean) / (self.count + _PRIOR_MEAN)
-        squared = self.squared + self.count * (self.mean - mean).square()
+        total = self.seen.sum().clamp(min=1)
+        general_mean = (self.mean * self.seen).sum() / total
+        mean = (self.mean * self.seen + _PRIOR_MEAN * general_mean) / (self.seen + _PRIOR_MEAN)
+        squared = self.squared + self.seen * (self.mean - mean).square()
         general = squared.sum() / total
         if not general > 0:
             return torch.stack([torch.zeros_like(mean), torch.ones_like(mean)]).float()
-        deviation = ((squared + _PRIOR_DEVIATION * general) / (self.count + _PRIOR_DEVIATION)).sqrt()
+        deviation = ((squared + _PRIOR_DEVIATION * general) / (self.seen + _PRIOR_DEVIATION)).sqrt()
         return torch.stack([mean, deviation]).float()
 
 

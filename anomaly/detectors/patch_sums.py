@@ -73,7 +73,7 @@ class PatchSums(nn.Module):
         if not self.center.numel():
             raise ArtifactError(
                 "this model was written before models kept the sums over their training patches, so it cannot learn "
-                "further normals without the old images: fit it once more on all images; later refits need new ones only"
+                "further normals without the old images: fit it once more on all images; then refits need new ones only"
             )
 
     def full_scatter(self) -> Float[Tensor, "d d"]:

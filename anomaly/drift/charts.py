@@ -23,7 +23,7 @@ def evidence_chart(result: DriftResult) -> Markup:
         *_since(result, HEIGHT),
     ]
     for name in [*quiet, *reversed(alarmed)]:
-        share = np.clip(np.array(result.monitor.traces[name]) / result.monitor.log_levels[name], _LOWEST, _HIGHEST)
+        share = np.clip(np.array(result.monitor.traces[name]) / result.monitor.log_level, _LOWEST, _HIGHEST)
         kind = f"line alarm-{alarmed.index(name) % 4}" if name in alarmed else "line quiet"
         parts.append(_line(kind, share, _LOWEST, _HIGHEST, HEIGHT, name))
     parts.append(_label("tick", 0, _y(1.0, _LOWEST, _HIGHEST, HEIGHT) - 6, "alarm"))

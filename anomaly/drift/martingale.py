@@ -15,34 +15,38 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Float64
 
 TILTS = (-8.0, -3.0, -1.0, 1.0, 3.0, 8.0)
 """Strengths of the bets; positive ones bet that the values grow (small p-values), negative ones that they fall."""
 JUMPS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Shares of the wealth that are spread anew over all bets at each step; a quarter of the wealth begins with each."""
-_RAISED = (0.1, 0.3, 0.6, 0.9)
 _SHRINKAGE = 0.05
 
 Values = Float64[np.ndarray, " _"]
-Factors = Float64[np.ndarray, " _"]
+Factors = npt.NDArray[np.float64]
+"""(bets,); not checked for its shape, being made at every step of every test."""
 
 
 class Jumper:
-    """Wealth that is spread over several bets and over doing nothing, and jumps between them.
+    """Wealth that is spread over the bets of a `Tilt` and over doing nothing, and jumps between them.
 
     Attributes:
         log_wealth: natural logarithm of the wealth; 0 at the beginning.
     """
 
-    def __init__(self, bets: int) -> None:
-        """Spreads a wealth of 1 over `bets` bets and the one that never bets."""
+    def __init__(self, missed: float) -> None:
+        """Spreads a wealth of 1 evenly; `missed` as in `Tilt`."""
         self.log_wealth = 0.0
-        self._shares = np.full((len(JUMPS), bets + 1), 1 / (len(JUMPS) * (bets + 1)))
+        self._tilt = Tilt(missed)
+        bets = len(TILTS) + 1
+        self._shares = np.full((len(JUMPS), bets), 1 / (len(JUMPS) * bets))
         self._jumps = np.array(JUMPS)[:, None]
 
-    def bet(self, factors: Factors) -> None:
-        """Multiplies what lies on each bet by its factor (expectation at most 1 under the null hypothesis)."""
+    def bet(self, above: int, equal: int, others: int, uniform: float) -> None:
+        """Bets on the smoothed rank of a value: `above` of the `others` are larger and `equal` are the same."""
+        factors = self._tilt.factors((above + uniform * (equal + 1)) / (others + 1))
         held = self._shares.sum(axis=1, keepdims=True)
         shares = (1 - self._jumps) * self._shares + self._jumps * held / self._shares.shape[1]
         shares[:, 1:] *= factors
@@ -62,8 +66,7 @@ class RankMartingale:
     def __init__(self, reference: Values, missed: float) -> None:
         """Begins with the values of the reference, in any order."""
         self._bag: list[float] = sorted(reference.tolist())
-        self._tilt = Tilt(missed)
-        self._jumper = Jumper(len(TILTS))
+        self._jumper = Jumper(missed)
 
     @property
     def log_wealth(self) -> float:
@@ -74,8 +77,8 @@ class RankMartingale:
         """Takes the next value; `uniform` in [0, 1) breaks ties and smooths the rank."""
         above = len(self._bag) - bisect_right(self._bag, value)
         equal = bisect_right(self._bag, value) - bisect_left(self._bag, value)
+        self._jumper.bet(above, equal, len(self._bag), uniform)
         insort(self._bag, value)
-        self._jumper.bet(self._tilt.factors((above + uniform * (equal + 1)) / len(self._bag)))
 
 
 class DistanceMartingale:
@@ -88,8 +91,7 @@ class DistanceMartingale:
     def __init__(self, reference: Float64[np.ndarray, "n k"], missed: float) -> None:
         """Begins with the vectors of the reference."""
         self._bag = reference.copy()
-        self._tilt = Tilt(missed)
-        self._jumper = Jumper(len(TILTS))
+        self._jumper = Jumper(missed)
 
     @property
     def log_wealth(self) -> float:
@@ -101,26 +103,7 @@ class DistanceMartingale:
         self._bag = np.concatenate([self._bag, value[None]])
         found = distances(self._bag, self._bag)
         above, equal = int((found[:-1] > found[-1]).sum()), int((found[:-1] == found[-1]).sum())
-        self._jumper.bet(self._tilt.factors((above + uniform * (equal + 1)) / len(found)))
-
-
-class ShareMartingale:
-    """Do more images exceed a level than may? Bets that the share lies above the largest one that is allowed."""
-
-    def __init__(self, allowed: float) -> None:
-        """Allows each image to exceed with a probability of at most `allowed`, in (0, 1), whatever came before."""
-        raised = allowed + (1 - allowed) * np.array(_RAISED)
-        self._factors = {True: raised / allowed, False: (1 - raised) / (1 - allowed)}
-        self._jumper = Jumper(len(_RAISED))
-
-    @property
-    def log_wealth(self) -> float:
-        """Natural logarithm of the wealth."""
-        return self._jumper.log_wealth
-
-    def step(self, exceeds: bool) -> None:
-        """Takes the next image."""
-        self._jumper.bet(self._factors[exceeds])
+        self._jumper.bet(above, equal, len(found) - 1, uniform)
 
 
 class Tilt:

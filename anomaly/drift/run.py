@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from anomaly.artifact import Artifact
 from anomaly.drift.compare import Change, Numbers
 from anomaly.drift.descriptors import describe
-from anomaly.drift.monitor import SET_ASIDE, Alarm, Monitor, Monitoring, wealth
+from anomaly.drift.monitor import ALL_SCORES, Alarm, Monitor, Monitoring, wealth
 from anomaly.drift.reference import SCORE, Reference
 from anomaly.errors import ArtifactError, DatasetError, ImageFileError
 from anomaly.progress import Progress, silent
@@ -42,8 +42,8 @@ class DriftResult:
         settings: what was allowed.
         alarms: tests that raised an alarm, the earliest first.
         changes: all numbers since the change began, or over the whole run without an alarm.
-        outcome: NO DRIFT without an alarm; MANY ANOMALIES where too many images are set aside and nothing else has
-            moved; else DRIFT.
+        outcome: NO DRIFT without an alarm; MANY ANOMALIES where only the scores of all images have changed and
+            nothing else has moved; else DRIFT.
     """
 
     paths: tuple[Path, ...]
@@ -78,8 +78,8 @@ class DriftResult:
         """Lines for people: what the outcome rests on and what it means."""
         aside = len(self.paths) - sum(self.monitor.passed)
         lines = [
-            f"{aside} of {len(self.paths)} images set aside (score {self.monitor.level:.4g} or more); "
-            f"up to {100 * self.monitor.allowed:.0f} % would be no surprise.",
+            f"{aside} of {len(self.paths)} images set aside as suspected anomalies (score {self.monitor.level:.4g} or "
+            "more, as a tenth of normal images).",
         ]
         if self.alarms:
             lines.append(f"The change began about with {self.paths[self.since]}.")
@@ -98,10 +98,10 @@ class DriftResult:
     def _meaning(self) -> str:
         if self.outcome is Outcome.MANY_ANOMALIES:
             return (
-                "More images are set aside than the allowed share of anomalies explains, but light, lens, position and "
+                "More images score high than the allowed share of anomalies explains, but light, lens, position and "
                 "embedding are where they were: look for defects before you look for the camera."
             )
-        if self.moved or {alarm.name for alarm in self.alarms} - {SCORE, SET_ASIDE}:
+        if self.moved or {alarm.name for alarm in self.alarms} - {SCORE, ALL_SCORES}:
             return "The images themselves have changed: check light, lens and camera, then refit on accepted normals."
         return (
             "Scores have changed while light, lens, position and embedding have not: the parts have changed, or "
@@ -121,9 +121,8 @@ class DriftResult:
             "images": len(self.paths),
             "set_aside": len(self.paths) - sum(self.monitor.passed),
             "set_aside_from_score": self.monitor.level,
-            "allowed_share_set_aside": self.monitor.allowed,
             "settings": asdict(self.settings),
-            "log10_alarm_level": {name: float(wealth([v])[0]) for name, v in self.monitor.log_levels.items()},
+            "log10_alarm_level": float(wealth([self.monitor.log_level])[0]),
             "changes": [asdict(change) for change in self.changes],
             "rows": [
                 {
@@ -220,6 +219,7 @@ def first_of_groups(paths: Sequence[Path], groups: Mapping[str, str]) -> list[Pa
 def _outcome(alarms: Sequence[Alarm], changes: Sequence[Change]) -> Outcome:
     if not alarms:
         return Outcome.NO_DRIFT
-    only_aside = all(alarm.name == SET_ASIDE for alarm in alarms)
+    higher = any(change.name == SCORE and change.shift > 0 for change in changes)
+    only_high = higher and all(alarm.name == ALL_SCORES for alarm in alarms)
     moved = any(change.moved and change.name != SCORE for change in changes)
-    return Outcome.MANY_ANOMALIES if only_aside and not moved else Outcome.DRIFT
+    return Outcome.MANY_ANOMALIES if only_high and not moved else Outcome.DRIFT
