@@ -10,6 +10,9 @@ AnomalyError
 ├── CalibrationError      the normals held out cannot support what was asked of them
 ├── TrainingError         a training cannot go on, e.g. its loss is not finite
 ├── ArtifactError         a model file is truncated, tampered with, foreign or too new
+├── ExportError           a model cannot be exported as asked
+│   └── ParityError       an export scores other than its model; nothing was written
+├── DeviceError           a device or provider that was asked for is not there, or another would run in its place
 └── MissingExtraError     an optional package is not installed; says how to install it       (ImportError)
 
 A message says what was wrong, the value, what is allowed and what to do.
@@ -82,6 +85,18 @@ class TrainingError(AnomalyError):
 
 class ArtifactError(AnomalyError):
     """A model file is truncated, tampered with, foreign or newer than this version."""
+
+
+class ExportError(AnomalyError):
+    """A model cannot be exported as asked."""
+
+
+class ParityError(ExportError):
+    """An export scores other than its model; nothing was written."""
+
+
+class DeviceError(AnomalyError):
+    """A device or provider that was asked for is not there, or another would run in its place."""
 
 
 class MissingExtraError(AnomalyError, ImportError):

@@ -189,6 +189,6 @@ class MemoryBankScorer(EmbeddingScorer):
 
     def _nearest(self, queries: Float[Tensor, "q k"], norms: Float[Tensor, " m"]) -> Float[Tensor, " q"]:
         # Blocks keep the distances within the processor's cache; an exported graph has one block.
-        blocks = (queries,) if torch.compiler.is_exporting() else queries.split(_QUERIES)
+        blocks = (queries,) if torch.compiler.is_exporting() else torch.split(queries, _QUERIES)
         nearest = [torch.addmm(norms, block, self.transposed, alpha=-2).amin(dim=1) for block in blocks]
         return (torch.cat(nearest) + queries.square().sum(dim=1)).clamp(min=0).sqrt()
