@@ -12,6 +12,7 @@ import typer
 from anomaly.distill_cli import distill_command
 from anomaly.drift_cli import drift_command
 from anomaly.errors import AnomalyError, SettingError
+from anomaly.export_cli import export_command
 
 if TYPE_CHECKING:
     from anomaly.errors import ImageFileError
@@ -208,6 +209,7 @@ def demo(
 
 
 app.command("distill")(distill_command)
+app.command("export")(export_command)
 app.command("drift")(drift_command)
 
 
