@@ -72,7 +72,9 @@ def start_alike(model: nn.Module) -> None:
     """Gives every process the weights and buffers of the first."""
     if dist.is_initialized():
         for tensor in model.state_dict().values():
-            dist.broadcast(tensor, 0)
+            told = tensor.contiguous()  # weights may lie channels last
+            dist.broadcast(told, 0)
+            tensor.copy_(told)
 
 
 def average(model: nn.Module, loss: Tensor) -> Tensor:

@@ -80,7 +80,15 @@ def test_run_folder_of_other_settings_is_refused(fit, tmp_path, capsys):
 def test_two_processes_under_torchrun_fit_the_model_of_one(fit, data, tmp_path):
     alone = fit(tmp_path / "alone.safetensors")
     output, run = tmp_path / "together.safetensors", tmp_path / "run"
-    together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    together = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "--no-python",
+        "--",
+    ]
     command = [sys.executable, "-c", "from anomaly.cli import main; main()", "fit", data, "-o", output, *SETTINGS]
     quiet = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     arguments = [str(part) for part in (*together, *command, "--run", run)]
