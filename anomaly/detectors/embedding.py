@@ -64,8 +64,8 @@ class EmbeddingDetector(Detector):
     def rebuild(self, backbone: Backbone, state: Mapping[str, Tensor]) -> "EmbeddingScorer":
         """Builds the scorer from a loaded backbone and the tensors named in `state_names`."""
 
-    def stream(self, backbone: Backbone, images: Iterable[Images]) -> Iterator[Batch]:
-        """Yields the features of each batch, in float32, with the hashes of its images.
+    def canvases(self, backbone: Backbone, images: Iterable[Images]) -> Iterator[Canvas]:
+        """Yields the canvas of each batch.
 
         Raises:
             InputError: a batch does not fit `input`, or there is no image at all.
@@ -79,11 +79,16 @@ class EmbeddingDetector(Detector):
             empty = False
             with torch.no_grad():  # never around the yield: the mode would leak into the caller
                 canvas = self.input.canvas(batch)
-                features = embed(backbone, canvas)
-                inside = canvas.inside((features.shape[1], features.shape[2]))
-            yield Batch(image_keys(canvas.pixels), features, inside)
+            yield canvas
         if empty:
             raise InputError(f"{self.name} was given no image to fit on; at least one is needed")
+
+    def stream(self, backbone: Backbone, images: Iterable[Images]) -> Iterator[Batch]:
+        """Yields the features of each batch, in float32, with the hashes of its images; raises what `canvases` does."""
+        for canvas in self.canvases(backbone, images):
+            with torch.no_grad():
+                features = embed(backbone, canvas)
+            yield Batch(image_keys(canvas.pixels), features, canvas.inside((features.shape[1], features.shape[2])))
 
 
 class EmbeddingScorer(Scorer):

@@ -23,6 +23,7 @@ CASES = [
     ("subspace", {"score": "mahalanobis", "relative": False}),
     ("memory_bank", {"bank_size": 256}),
     ("memory_bank", {"bank_size": 64, "reduction": "k_means", "components": 16}),
+    ("student", {"steps": 20, "width": 32, "batch": 4}),
 ]
 
 
