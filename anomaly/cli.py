@@ -13,6 +13,7 @@ from anomaly.distill_cli import distill_command
 from anomaly.drift_cli import drift_command
 from anomaly.errors import AnomalyError, SettingError
 from anomaly.export_cli import export_command
+from anomaly.refit_cli import refit_command
 
 if TYPE_CHECKING:
     from anomaly.errors import ImageFileError
@@ -211,6 +212,7 @@ def demo(
 app.command("distill")(distill_command)
 app.command("export")(export_command)
 app.command("drift")(drift_command)
+app.command("refit")(refit_command)
 
 
 @app.callback(invoke_without_command=True)

@@ -5,7 +5,7 @@ exactly (Chan, Golub, LeVeque 1979). A file grows by 4 D (D + 1) bytes for D fea
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from jaxtyping import Float
@@ -85,6 +85,12 @@ class PatchSums(nn.Module):
         full[columns, rows] = self.scatter
         return full
 
+    def mean_square(self, matrix: Float[Tensor, "d m"], offset: Float[Tensor, " m"]) -> float:
+        """Returns the mean of |x @ matrix + offset|^2 over all patches x that the sums are of."""
+        matrix, offset = matrix.cpu().double(), offset.cpu().double()
+        spread = (matrix * (self.full_scatter() @ matrix)).sum() / self.count
+        return float(spread + (self.center @ matrix + offset).square().sum())
+
     def level_sums(self) -> LevelSums:
         """Returns the sums behind the levels, where there are any."""
         return LevelSums(*self.levels)
@@ -103,9 +109,3 @@ def with_sums(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     if any(key.startswith(PREFIX) for key in state):
         return state
     return {**state, **{name: torch.empty(0, dtype=torch.float64) for name in STATE_NAMES}}
-
-
-def common_factor(new: Float[Tensor, "k h w"], old: Float[Tensor, "k h w"], inside: Any) -> float:
-    """Returns the factor that takes old scores to new ones on the same patches, by their means; 1 for scores of 0."""
-    before = float(old[inside].double().mean())
-    return float(new[inside].double().mean()) / before if before > 0 else 1.0

@@ -19,7 +19,7 @@ from torch import Tensor
 from anomaly.backbones import Backbone, load_backbone
 from anomaly.detectors.embedding import EmbeddingDetector, EmbeddingScorer, project
 from anomaly.detectors.levels import Batch, LevelSums, Sample
-from anomaly.detectors.patch_sums import STATE_NAMES, PatchSums, common_factor, with_sums
+from anomaly.detectors.patch_sums import STATE_NAMES, PatchSums, with_sums
 from anomaly.errors import InputError, SettingError
 from anomaly.input_spec import Images
 
@@ -81,8 +81,9 @@ class SubspaceDetector(EmbeddingDetector):
         """Builds the scorer of summed-up patches whose levels also rest on those of an earlier scorer.
 
         The levels of `earlier` were measured with its own matrix on images that are gone. They are carried over by one
-        factor, the ratio of the mean scores that both matrices give the images of `summary.sample`, and merged with
-        the levels measured there now: every image that a level was ever measured on counts the same.
+        factor, the ratio of the root mean square scores that both matrices give all patches of its fit (exact, from
+        the sums), and merged with the levels measured on `summary.sample` now: every image that a level was ever
+        measured on counts the same.
         """
         matrix = self._matrix(summary)
         settings, offset = replace(self, backbone=backbone.spec), -(summary.center.float() @ matrix)
@@ -93,7 +94,8 @@ class SubspaceDetector(EmbeddingDetector):
         scores = scorer.sample_scores(summary.sample)
         levels = LevelSums.of(scores, inside)
         if earlier is not None:
-            factor = common_factor(scores, earlier.sample_scores(summary.sample), inside)
+            before = earlier.sums.mean_square(earlier.matrix, earlier.offset)
+            factor = (earlier.sums.mean_square(matrix, offset) / before) ** 0.5 if before > 0 else 1.0
             levels = earlier.sums.level_sums().scaled(factor).merge(levels)
         return SubspaceScorer(settings, backbone, levels.map(), offset, matrix, summary.sums(levels))
 

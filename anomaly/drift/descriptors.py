@@ -120,7 +120,7 @@ def _global(pixels: Float32[np.ndarray, "c h w"]) -> list[float]:
     return [float(value) for value in found]
 
 
-def _apart(grey: Grey) -> Grey:
+def _apart(grey: Grey) -> Float32[np.ndarray, "_ _"]:
     return np.asarray(np.abs(grey[_COARSE:] - grey[:-_COARSE]))
 
 
