@@ -97,8 +97,8 @@ class Artifact:
             "canvas": f"{spec.size[0]} x {spec.size[1]} px (H x W), {spec.resize}",
         }
         if backbone := self.scorer.description().get("backbone"):
-            own = getattr(self.scorer.detector, "backbone", None)
-            rows["backbone"] = f"{own.name}: {', '.join(own.layers)}" if own else ""
+            if own := getattr(self.scorer.detector, "backbone", None):  # models of anomalib name theirs otherwise
+                rows["backbone"] = f"{own.name}: {', '.join(own.layers)}"
             rows["backbone weights"] = f"{backbone['source']}, licence {backbone['licence']}"
             rows["backbone sha256"] = backbone["sha256"]
         return rows | {

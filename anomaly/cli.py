@@ -3,12 +3,14 @@
 import json
 import sys
 from contextlib import nullcontext
+from dataclasses import fields
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anomaly.detectors.anomalib_bridge.models import USABLE
 from anomaly.distill_cli import distill_command
 from anomaly.drift_cli import drift_command
 from anomaly.errors import AnomalyError, SettingError
@@ -16,6 +18,7 @@ from anomaly.export_cli import export_command
 from anomaly.refit_cli import refit_command
 
 if TYPE_CHECKING:
+    from anomaly.detector import Detector
     from anomaly.errors import ImageFileError
     from anomaly.fitting import Plan
 
@@ -33,6 +36,10 @@ app = typer.Typer(
     ),
 )
 Model = Annotated[Path, typer.Argument(help="Model file (.safetensors) that `anomaly fit` wrote.")]
+_DETECTORS = (
+    "subspace, memory_bank, autoencoder, feature_autoencoder, feature_transformer, gaussian or student; or a model of "
+    f"anomalib, if that is installed: anomalib:MODEL with MODEL of {', '.join(USABLE)}."
+)
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, for machines.")]
 
 
@@ -40,7 +47,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 def fit(
     folder: Annotated[Path, typer.Argument(help="Folder of normal images, or a data set with train/good in it.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write, *.safetensors.")],
-    detector: Annotated[str, typer.Option(help="subspace or memory_bank.")] = "subspace",
+    detector: Annotated[str, typer.Option(help=_DETECTORS)] = "subspace",
     backbone: Annotated[str, typer.Option(help="bundled, or any timm model.")] = "bundled",
     layers: Annotated[
         str, typer.Option(help="Layers of the backbone, comma separated; default: the middle ones.")
@@ -87,9 +94,8 @@ def fit(
     spec = infer_input(paths, height_width, _choice("--resize", resize, ("pad", "stretch")), low_high)
     chosen = {name: _json_or_text(value) for name, value in map(_assignment, settings or [])}
     cls = detector_class(detector)
-    network: dict[str, Any] = {"name": backbone, "layers": [layer for layer in layers.split(",") if layer]}
-    network["weights"] = str(weights) if weights else None
-    detector_settings = build(cls, {"input": spec, "seed": seed, "backbone": network} | chosen)
+    network = _network(cls, backbone, [layer for layer in layers.split(",") if layer], weights)
+    detector_settings = build(cls, {"input": spec, "seed": seed, **network} | chosen)
     failures: list[ImageFileError] = []
     plan = _plan(hold_out, manifest, group, ng_rate, review_rate)
     with joined() as (rank, _), bars() if rank == 0 else nullcontext(silent) as progress:
@@ -233,6 +239,17 @@ def main() -> None:
     except AnomalyError as error:
         typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
         sys.exit(EXIT_ERROR)
+
+
+def _network(cls: "type[Detector]", backbone: str, layers: list[str], weights: Path | None) -> dict[str, Any]:
+    """Returns the settings that say which network a detector builds on; models of anomalib name theirs in arguments."""
+    file = str(weights) if weights else None
+    if "backbone" in {field.name for field in fields(cls)}:
+        return {"backbone": {"name": backbone, "layers": layers, "weights": file}}
+    if layers or backbone != "bundled":
+        example = '--set arguments={"backbone":"resnet18"}'
+        raise SettingError(f"{cls.name} takes no --backbone and no --layers, but e.g. {example} and --weights FILE")
+    return {"weights": file}
 
 
 def _json_or_text(value: str) -> Any:

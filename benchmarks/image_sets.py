@@ -77,7 +77,7 @@ def open_set(
         root.resolve().name,
         replace(spec, channels=3),
         [dataset.train[i] for i in order],
-        dataset.test if test is None else _spaced(dataset.test, test),
+        dataset.test if test is None else spaced(dataset.test, test),
     )
 
 
@@ -153,6 +153,7 @@ def _refuse_failures(loader: ImageLoader) -> None:
         raise DatasetError(f"{len(loader.failures)} image(s) cannot be used, e.g. {loader.failures[0]}")
 
 
-def _spaced(items: Sequence[T], count: int) -> list[T]:
+def spaced(items: Sequence[T], count: int) -> list[T]:
+    """Returns `count` items evenly spaced from the first to the last; all of them where there are no more."""
     chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[i] for i in chosen]

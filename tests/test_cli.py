@@ -102,6 +102,17 @@ def test_every_subcommand_is_known():
     assert {"fit", "score", "evaluate", "info", "demo", "distill"} <= set(SUBCOMMANDS)
 
 
+def test_help_of_fit_names_every_detector_and_every_model_of_anomalib(call):
+    from anomaly.catalog import DETECTORS
+    from anomaly.detectors.anomalib_bridge.models import MODELS
+
+    status, out, _ = call("fit", "--help")
+    words = out.replace("│", " ").replace(",", " ").replace(";", " ").replace(".", " ").split()
+    assert status == 0
+    assert set(DETECTORS) <= set(words)
+    assert {name for name, needs in MODELS.items() if not needs.refused} <= set(words)
+
+
 def test_version_and_exit_status_of_help(call):
     status, out, _ = call("--version")
     assert (status, out.strip()) == (0, "0.1.0")

@@ -92,7 +92,7 @@ def test_calls_take_turns():
     assert all(latency.p90 >= latency.median > 0 for latency in found.values())
 
 
-@pytest.mark.parametrize("name", ["against_anomalib", "backbones", "scaling"])
+@pytest.mark.parametrize("name", ["against_anomalib", "anomalib_models", "backbones", "detectors", "scaling"])
 def test_every_command_has_help_with_examples(name, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     with pytest.raises(SystemExit, match="0"):

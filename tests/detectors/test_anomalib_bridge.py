@@ -12,8 +12,9 @@ from anomaly.detectors.anomalib_bridge import detector as bridge
 from anomaly.detectors.anomalib_bridge.models import MODELS
 from anomaly.detectors.anomalib_bridge.weights import fill, offline
 from anomaly.errors import ArtifactError, BackboneError, MissingExtraError, SettingError, UnknownNameError
+from anomaly.images.synthetic import write_dataset
 from anomaly.input_spec import InputSpec
-from anomaly.testing import check_detector, sample_images
+from anomaly.testing import check_detector, sample_images, with_square
 
 RGB = InputSpec(size=(64, 64), resize="stretch")
 GREY = InputSpec(channels=1, dtype="uint16", value_range=(0.0, 4095.0), size=(128, 96), resize="stretch")
@@ -102,6 +103,14 @@ def test_weights_are_loaded_whole_or_not_at_all():
             fill(network, tensors, "net", {"later.weight"})
 
 
+@pytest.fixture(scope="module")
+def metal(tmp_path_factory) -> Path:
+    """8 training images, 4 good and 6 defective test images with masks, 96 x 128 px, as MVTec AD names its folders."""
+    root = tmp_path_factory.mktemp("data") / "bottle"
+    write_dataset(root, "brushed_metal", 8, 4, 6, (96, 128), seed=1)
+    return root
+
+
 @pytest.mark.peer
 @pytest.mark.filterwarnings("ignore")
 class TestWithAnomalib:
@@ -138,13 +147,41 @@ class TestWithAnomalib:
             ("Padim", {"backbone": "resnet18", "n_features": 20}, GREY, False),
             ("Stfpm", {"backbone": "resnet18", "layers": ["layer1", "layer2"]}, RGB, True),
             ("Dfm", {"backbone": "resnet18"}, RGB, False),
-            ("Supersimplenet", {"backbone": "resnet18", "layers": ["layer1", "layer2"]}, GREY, True),
+            ("Cfa", {"backbone": "resnet18"}, RGB, False),
         ],
     )
     def test_models_keep_the_contract(self, model, arguments, spec, differentiable, weights, tmp_path: Path):
         given = {"input": spec, "arguments": arguments, "weights": weights, "epochs": 1, "batch_size": 6}
         check_detector(settings(model, **given), tmp_path, differentiable=differentiable)
 
+    def test_supersimplenet_trains_and_stays_below_one(self, weights):
+        """Not `check_detector`: with one pass on random features it does not know a foreign square from noise yet."""
+        spec = InputSpec(channels=1, size=(128, 128), resize="stretch")
+        given = {"input": spec, "weights": weights, "epochs": 1, "arguments": {"backbone": "resnet18"}}
+        scorer = settings("Supersimplenet", **given).fit([sample_images(spec, 4, seed=1)])
+        assert not any(parameter.requires_grad for parameter in scorer.parameters())
+        images = sample_images(spec, 2, seed=2)
+        state = {key: value.clone() for key, value in scorer.state_dict().items()}
+        restored = scorer.detector.restore(state, scorer.description())
+        with torch.inference_mode():
+            scores = scorer(images)
+            assert torch.equal(restored(images).score, scores.score)
+        assert float(scores.score.min()) > 0  # a sigmoid within the network, as docs/anomalib.md says
+        assert float(scores.score.max()) < 1
+
+    def test_what_depends_on_the_batch_is_scored_image_by_image(self, weights):
+        arguments = {"backbone": "resnet18", "layers": ["layer3"], "coupling_blocks": 1}
+        scorer = settings("Cflow", weights=weights, epochs=1, arguments=arguments).fit([sample_images(RGB, 4, seed=1)])
+        images = sample_images(RGB, 3, seed=2)
+        images[0] = with_square(images[0], RGB)
+        with torch.inference_mode():
+            together, alone = scorer(images), [scorer(image[None]) for image in images]
+            pixels = (scorer.input.canvas(images).pixels - scorer.mean) / scorer.std
+            theirs = scorer.network(pixels).pred_score.flatten()
+        assert torch.allclose(together.score, torch.cat([s.score for s in alone]), rtol=1e-4)
+        assert not torch.allclose(theirs, together.score, rtol=1e-2)  # else the exception is needed no more
+
+    @pytest.mark.slow
     def test_efficient_ad_trains_with_a_given_teacher_and_a_given_folder(self, weights, tmp_path: Path):
         import cv2
         import numpy as np
@@ -204,3 +241,61 @@ class TestWithAnomalib:
             scorer.detector.restore(state, scorer.description())
         with pytest.raises(ArtifactError, match="must hold 'anomalib'"):
             scorer.detector.restore(scorer.state_dict(), {})
+
+    @pytest.mark.parametrize("module", ["Folder", "MVTecAD"])
+    def test_our_detector_runs_in_the_engine(self, module, metal, tmp_path: Path):
+        from anomalib import data
+        from anomalib.engine import Engine
+
+        from anomaly.detectors.anomalib_bridge.module import AnomalibDetector
+
+        common = {"train_batch_size": 3, "eval_batch_size": 4, "num_workers": 0, "val_split_mode": "same_as_test"}
+        if module == "MVTecAD":
+            images = data.MVTecAD(root=metal.parent, category="bottle", **common)
+        else:
+            kinds = sorted(path.name for path in (metal / "test").iterdir() if path.name != "good")
+            folders = {"normal_dir": "train/good", "normal_test_dir": "test/good"}
+            folders |= {"abnormal_dir": [f"test/{k}" for k in kinds], "mask_dir": [f"ground_truth/{k}" for k in kinds]}
+            images = data.Folder("metal", root=metal, **folders, **common)
+        model = AnomalibDetector("subspace", {"variance": 0.8}, size=(64, 96))
+        with pytest.raises(SettingError, match="not fitted yet"):
+            model.model(torch.rand(1, 3, 64, 96))
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        engine = Engine(default_root_dir=tmp_path, accelerator="cpu", **quiet)
+        engine.fit(model, datamodule=images)
+        (found,) = engine.test(model, datamodule=images)
+        assert {"image_AUROC", "pixel_AUROC", "image_F1Score", "pixel_F1Score"} <= set(found)
+        assert found["image_AUROC"] > 0.5
+        assert model.detector.variance == 0.8
+
+        frames = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            scores = model.model(frames)
+            assert torch.equal(scores.anomaly_map, model.model.scorer(frames).map)
+        assert float(scores.pred_score.max()) > 1  # raw; anomalib's post-processor scales what its metrics see
+        (checkpoint,) = tmp_path.rglob("*.ckpt")
+        loaded = AnomalibDetector.load_from_checkpoint(checkpoint)
+        with torch.inference_mode():
+            assert torch.equal(loaded.model(frames).pred_score, scores.pred_score)
+
+    def test_the_engine_fits_on_every_training_image_once(self, metal, tmp_path: Path, monkeypatch):
+        from anomalib import data
+        from anomalib.engine import Engine
+
+        from anomaly.detectors.anomalib_bridge.module import AnomalibDetector
+
+        images = data.MVTecAD(
+            root=metal.parent, category="bottle", train_batch_size=3, eval_batch_size=4, num_workers=0
+        )
+        model = AnomalibDetector("subspace", size=(64, 96))
+        seen = []
+        honest = type(model.detector).fit
+
+        def fit(self, batches):
+            batches = list(batches)
+            seen.extend(tuple(batch.shape) for batch in batches)
+            return honest(self, batches)
+
+        monkeypatch.setattr(type(model.detector), "fit", fit)
+        Engine(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False).fit(model, datamodule=images)
+        assert seen == [(3, 3, 64, 96), (3, 3, 64, 96), (2, 3, 64, 96)]

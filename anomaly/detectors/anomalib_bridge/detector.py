@@ -188,6 +188,7 @@ class AnomalibScorer(Scorer):
     ) -> None:
         """Keeps the network, (1, 3, 1, 1) mean and deviation of its input, and where it comes from."""
         super().__init__(detector)
+        self.model = detector.model
         self.network = network.requires_grad_(False)
         for part in network.modules():
             if getattr(part, "requires_grad", None) is False:  # anomalib's feature extractors: whether to keep a graph
@@ -205,8 +206,14 @@ class AnomalibScorer(Scorer):
 
     def score_canvas(self, canvas: Canvas) -> Scores:
         """Returns what the network says, as it comes; models without a map have the score at every pixel."""
-        pixels = canvas.pixels.expand(-1, 3, -1, -1)
-        found = self.network((pixels - self.mean) / self.std)
+        pixels = (canvas.pixels.expand(-1, 3, -1, -1) - self.mean) / self.std
+        if not MODELS[self.model].one_by_one:
+            return self._scores(pixels)
+        alone = [self._scores(image[None]) for image in pixels]
+        return Scores(torch.cat([scores.score for scores in alone]), torch.cat([scores.map for scores in alone]))
+
+    def _scores(self, pixels: Tensor) -> Scores:
+        found = self.network(pixels)
         n, size = len(pixels), pixels.shape[-2:]
         if found.anomaly_map is None:
             score = found.pred_score.reshape(n).float()

@@ -27,6 +27,7 @@ from anomaly.detectors.anomalib_bridge.weights import answered_from, fill
 from anomaly.detectors.canvas_store import CanvasStore
 from anomaly.errors import SettingError, UnknownNameError
 from anomaly.input_spec import Canvas
+from anomaly.progress import Progress, active_bars
 
 _OURS = ("self", "pre_trained", "pre_processor", "post_processor", "evaluator", "visualizer")
 _HELD_OUT = 10
@@ -93,7 +94,7 @@ def build(
     with answered_from(weights), _quiet():
         try:
             module = cls(**given, pre_processor=processor, post_processor=False, evaluator=False, visualizer=False)
-        except (TypeError, ValueError, KeyError, AssertionError, NotImplementedError) as error:
+        except (AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise SettingError(
                 f"anomalib's {name} does not accept arguments {dict(arguments)} on a canvas of {size}: {error}"
             ) from error
@@ -114,18 +115,20 @@ def train(built: Built, store: CanvasStore, plan: Plan) -> nn.Module:
         **{"check_val_every_n_epoch": plan.epochs, "limit_val_batches": 1.0 if plan.held_out else 0},
         **{k: v for k, v in built.module.trainer_arguments.items() if k != "val_check_interval"},
     }
-    with TemporaryDirectory(prefix="anomaly-") as folder, _quiet():
+    with TemporaryDirectory(prefix="anomaly-") as folder, _quiet(), active_bars() as progress:
         trainer = pl.Trainer(
+            callbacks=[_Reported(progress)],
             accelerator="gpu" if torch.cuda.is_available() else "cpu",
             **{"devices": 1, **settings},
             default_root_dir=folder,
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
+            enable_progress_bar=False,
         )
         try:
             trainer.fit(built.module, datamodule=_Canvases(built, store, plan))
-        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        except (AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
             height, width = store.read([0]).pixels.shape[-2:]
             raise SettingError(
                 f"anomalib's {built.module.name} failed in its training on {len(store)} images, canvas {height} x "
@@ -200,6 +203,25 @@ class _Shuffled(Sampler[list[int]]):
         order = torch.randperm(len(self.indices), generator=self.generator).numpy()
         for part in np.array_split(np.array(self.indices)[order], self.count):
             yield part.tolist()
+
+
+class _Reported(pl.Callback):
+    """Reports the batches of all passes."""
+
+    def __init__(self, progress: Progress) -> None:
+        """Keeps what is reported to."""
+        self.progress = progress
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Says how many batches there will be."""
+        passes = trainer.max_epochs or 1
+        self.advance = self.progress(
+            f"training anomalib's {pl_module.name}", int(passes * trainer.num_training_batches)
+        )
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Counts a batch."""
+        self.advance(1)
 
 
 def _default_transform(cls: Any) -> Any:

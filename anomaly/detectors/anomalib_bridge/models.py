@@ -14,6 +14,7 @@ class Needs(NamedTuple):
         folder: keyword argument that must name a local folder of images.
         batch_size: images per step where the model accepts no other number.
         held_out: whether part of the training images is kept for statistics that the model takes after the training.
+        one_by_one: whether an image's score depends on the other images of its batch, so that it must be scored alone.
         refused: why the model cannot be a detector here; empty where it can.
     """
 
@@ -21,6 +22,7 @@ class Needs(NamedTuple):
     folder: str = ""
     batch_size: int | None = None
     held_out: bool = False
+    one_by_one: bool = False
     refused: str = ""
 
 
@@ -33,7 +35,7 @@ MODELS = {
     "AnomalyVFM": Needs(refused="it is pretrained as a whole and downloads itself from the Hugging Face hub"),
     "CFM": Needs(refused="it takes pairs of an image and a point cloud"),
     "Cfa": _TORCHVISION,
-    "Cflow": _TIMM,
+    "Cflow": _TIMM._replace(one_by_one=True),
     "Csflow": Needs("torchvision's efficientnet_b5"),
     "Dfkde": _TIMM,
     "Dfm": _TIMM,
@@ -66,3 +68,6 @@ MODELS = {
     "WinClip": Needs(refused="it compares images with sentences and needs a CLIP text model that it downloads"),
 }
 """Class in `anomalib.models` -> what it needs."""
+
+USABLE = tuple(name for name, needs in MODELS.items() if not needs.refused)
+"""Models that can be detectors here."""
