@@ -10,6 +10,7 @@ from anomaly.errors import SettingError, UnknownNameError
 
 DETECTORS = {
     "autoencoder": "anomaly.detectors.autoencoder:AutoencoderDetector",
+    "gaussian": "anomaly.detectors.gaussian:GaussianDetector",
     "memory_bank": "anomaly.detectors.memory_bank:MemoryBankDetector",
     "student": "anomaly.detectors.student:StudentDetector",
     "subspace": "anomaly.detectors.subspace:SubspaceDetector",

@@ -27,7 +27,6 @@ from anomaly.detectors.embedding import EmbeddingDetector, EmbeddingScorer, proj
 from anomaly.detectors.gaussian_model import Model
 from anomaly.detectors.gaussian_summary import NAMES, PositionSums, Summary
 from anomaly.detectors.levels import LevelSums, Sample
-from anomaly.detectors.patch_sums import common_factor
 from anomaly.errors import SettingError
 from anomaly.input_spec import Images
 
@@ -106,10 +105,9 @@ class GaussianDetector(EmbeddingDetector):
         scores = scorer.leave_one_out(summary.sample)
         levels = LevelSums.of(scores, inside)
         if earlier is not None:
-            before = torch.cat(
-                [earlier.patch_scores([f[None].float().permute(0, 3, 1, 2)]) for f in summary.sample.features]
-            )
-            factor = common_factor(scores, before, inside)
+            maps = (features[None].float().permute(0, 3, 1, 2) for features in summary.sample.features)
+            before = torch.cat([earlier.patch_scores([m]) for m in maps])
+            factor = float(scores[inside].mean() / before[inside].mean())
             levels = LevelSums(*earlier.sums.levels).scaled(factor).merge(levels)
         return GaussianScorer(settings, backbone, levels.map(), summary.sums(levels))
 
@@ -122,7 +120,8 @@ def random_directions(features: int, count: int, seed: int) -> Float[Tensor, "d 
     """Returns `count` orthonormal random directions (all, if there are fewer), the same wherever they are drawn."""
     drawn = torch.randn(features, min(count, features), generator=torch.Generator().manual_seed(seed)).double()
     directions, triangle = torch.linalg.qr(drawn)
-    return (directions * triangle.diagonal().sign()).float()  # libraries differ in the signs they choose
+    signs: Tensor = triangle.diagonal().sign()  # libraries differ in the signs they choose
+    return (directions * signs).float()
 
 
 class GaussianScorer(EmbeddingScorer):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anomaly.detectors.gaussian_summary import Summary
 
-_PSEUDO_IMAGES = 1.0  # by which the spread within positions is drawn towards the spread over all of them
+_PSEUDO_IMAGES = 0.1  # by which the spread within positions is drawn towards the spread over all of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ class Model:
         others = (self.count - 1).clamp(min=0.0)
         uncertain = self.between / (others * self.between + 1)
         whitening = _whitening(self._local(self.local, others) + torch.diag_embed(uncertain[:, :k]))
-        weight = (self.count / others.clamp(min=1.0) / (others + self.prior)).sqrt()
+        weight = (self.count / others.clamp(min=1.0) / (_freedom(others) + self.prior)).sqrt()
         scores = []
         for mapped in images:
             deviation = mapped - uncertain * (self.count * self.means - mapped)
@@ -108,15 +108,22 @@ class Model:
 
     def _local(self, scatter: Tensor, count: Tensor) -> Tensor:
         identity = torch.eye(scatter.shape[-1], dtype=scatter.dtype)
-        return (scatter + self.prior * identity) / (count + self.prior)[:, :, None]
+        return (scatter + self.prior * identity) / (_freedom(count) + self.prior)[:, :, None]
+
+
+def _freedom(count: Tensor) -> Tensor:
+    """Returns the degrees of freedom of a scatter around the mean of `count` images."""
+    return (count - 1).clamp(min=0.0)
 
 
 def _whitening(covariance: Tensor) -> Tensor:
     """Returns the lower triangular maps that make (P, k, k) covariances the identity."""
     identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype).expand_as(covariance)
-    return torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), identity, upper=False)
+    maps: Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), identity, upper=False)
+    return maps
 
 
 def _complement(directions: Tensor) -> Tensor:
     """Returns an orthonormal basis (D, D - k) of what is orthogonal to (D, k) orthonormal directions."""
-    return torch.linalg.svd(directions, full_matrices=True).U[:, directions.shape[1] :]
+    basis: Tensor = torch.linalg.svd(directions, full_matrices=True).U
+    return basis[:, directions.shape[1] :]

@@ -19,6 +19,8 @@ CASES = [
     ("autoencoder", {**AUTOENCODER, "resolution": 64}),
     ("autoencoder", {**AUTOENCODER, "network": "variational", "measure": "ssim"}),
     ("autoencoder", {**AUTOENCODER, "network": "denoising", "measure": "l1", "relative": False}),
+    ("gaussian", {"local_components": 16}),
+    ("gaussian", {"prior": 3.0, "relative": False}),
     ("subspace", {}),
     ("subspace", {"score": "mahalanobis", "relative": False}),
     ("memory_bank", {"bank_size": 256}),
