@@ -1,14 +1,14 @@
 """Student detector: a small network says what the deep features of a normal patch are, given the shallow ones.
 
 The teacher is the backbone. Its shallow features x and deep features y are whitened; the student s is trained to
-predict y from x on normal images. A patch is scored by the chain rule of a Gaussian: how unusual is x, and how far is y
-from what x leads one to expect,
+predict y from x on normal images. The score of a patch is how far y is from what x leads one to expect,
 
-    score^2 = |x|^2 + |M (y - s(x))|^2
+    score = |M (y - s(x))|
 
-where M whitens what the student leaves unexplained on normal images. A linear student would give the Mahalanobis
-distance of x and y together; the network also knows which deep features belong to which shallow context. Teacher and
-student share one pass of the backbone: the score costs a few small convolutions on the coarse grid, and no search.
+where M whitens what the student leaves unexplained on normal images. A linear student would give the conditional
+Mahalanobis distance of y given x; the network also learns which deep features belong to which shallow neighbourhood.
+Teacher and student share one pass of the backbone: the score costs a few small convolutions on the deep grid, and no
+search.
 
 Sources: Bergmann et al., Uninformed Students (arXiv 1911.02357) and Batzner et al., EfficientAD (arXiv 2303.14535) for
 the discrepancy of a student as anomaly score; Rippel et al. (arXiv 2005.14140) for the Mahalanobis distance.
@@ -173,7 +173,7 @@ class Student(nn.Module):
 
 
 class StudentScorer(EmbeddingScorer):
-    """Surprise of shallow features, and of deep ones given the shallow ones."""
+    """Distance of deep features from what the student expects of them."""
 
     def __init__(
         self,
@@ -190,21 +190,19 @@ class StudentScorer(EmbeddingScorer):
         self.requires_grad_(requires_grad=False)
 
     def patch_scores(self, maps: list[Tensor]) -> Float[Tensor, "n h w"]:
-        """Returns the length of shallow surprise and deep residual together, on the shallow grid."""
-        shallow, residual = self._surprise(maps)
-        deep = on_grid(residual.square().sum(dim=1, keepdim=True), (shallow.shape[-2], shallow.shape[-1]))
-        return (shallow.square().sum(dim=1) + deep[:, 0]).sqrt()
+        """Returns the length of what the student did not expect, on the deep grid."""
+        return self.residuals(maps).square().sum(dim=1).sqrt()
 
-    def _surprise(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        shallow, deep = self.shallow(maps[0]), self.deep(maps[1])
-        return shallow, deep - self.student(shallow, (deep.shape[-2], deep.shape[-1]))
+    def residuals(self, maps: list[Tensor]) -> Float[Tensor, "n d h w"]:
+        """Returns deep features less their prediction."""
+        deep: Tensor = self.deep(maps[1])
+        expected: Tensor = self.student(self.shallow(maps[0]), (deep.shape[-2], deep.shape[-1]))
+        return deep - expected
 
     @torch.no_grad()
     def whiten_residuals(self, store: MapStore) -> None:
         """Folds the whitening of what the student leaves unexplained into the last layers."""
-        unexplained = _whitening(
-            LayerMap(self._surprise([x.features, y.features])[1], y.inside) for x, y in _pairs(store)
-        )
+        unexplained = _whitening(LayerMap(self.residuals([x.features, y.features]), y.inside) for x, y in _pairs(store))
         matrix = unexplained.weight[:, :, 0, 0]
         for layer in (self.deep, self.student.head):
             assert layer.bias is not None
@@ -217,7 +215,7 @@ class StudentScorer(EmbeddingScorer):
     @torch.no_grad()
     def measure_levels(self, store: MapStore) -> None:
         """Measures what score is normal at each position."""
-        pairs = [(self.patch_scores([x.features, y.features]), x.inside) for x, y in _pairs(store)]
+        pairs = [(self.patch_scores([x.features, y.features]), y.inside) for x, y in _pairs(store)]
         self.level = level_map(torch.cat([scores for scores, _ in pairs]), torch.cat([inside for _, inside in pairs]))
 
 
@@ -241,7 +239,8 @@ def _whitening(batches: Iterable[LayerMap]) -> nn.Conv2d:
     shrinkage = _SHRINKAGE + len(mean) / count
     scale = (values + shrinkage * values.mean() + torch.finfo(torch.float32).tiny).rsqrt()
     matrix = (vectors * scale).T
-    layer = nn.Conv2d(len(mean), len(mean), 1).requires_grad_(requires_grad=False)
+    with torch.random.fork_rng([]):  # weights that are replaced at once take no random numbers from the caller
+        layer = nn.Conv2d(len(mean), len(mean), 1).requires_grad_(requires_grad=False)
     layer.weight.copy_(matrix[:, :, None, None])
     assert layer.bias is not None
     layer.bias.copy_(-(matrix @ mean))

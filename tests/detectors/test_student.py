@@ -41,12 +41,28 @@ def test_whitening_gives_mean_zero_and_covariance_one_inside_the_images():
     torch.testing.assert_close(torch.linalg.eigvalsh(patches.T.cov()), wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_score_is_that_of_the_chain_rule(scorer):
+def test_linear_student_scores_the_conditional_mahalanobis_distance():
+    """A student that is the linear regression of y on x, against the closed form of a joint Gaussian."""
+    generator = torch.Generator().manual_seed(0)
+    joint = torch.randn(4000, 5, generator=generator) @ torch.randn(5, 5, generator=generator)
+    covariance = joint.double().T.cov()
+    xx, xy, yy = covariance[:3, :3], covariance[:3, 3:], covariance[3:, 3:]
+    gain = torch.linalg.solve(xx, xy)
+    center = joint.double().mean(0)
+    wanted = joint[:, 3:].double() - center[3:] - (joint[:, :3].double() - center[:3]) @ gain
+    conditional = yy - xy.T @ gain
+    shrunk = conditional + (0.01 + 2 / 4000) * conditional.trace() / 2 * torch.eye(2, dtype=torch.float64)
+    distance = (wanted @ torch.linalg.inv(shrunk) * wanted).sum(1).sqrt()
+    residual = wanted.float().T.reshape(1, 2, 40, 100)
+    white = _whitening([LayerMap(residual, torch.ones(1, 40, 100, dtype=torch.bool))])(residual)
+    torch.testing.assert_close(white.square().sum(1).sqrt().flatten().double(), distance, rtol=1e-3, atol=1e-3)
+
+
+def test_score_is_the_length_of_what_was_not_expected(scorer):
     shallow, deep = _maps(scorer, sample_images(SPEC, 2, seed=3))
-    x, expected = scorer.shallow(shallow), scorer.student(scorer.shallow(shallow), deep.shape[-2:])
-    residual = (scorer.deep(deep) - expected).square().sum(1)
-    fine = torch.nn.functional.interpolate(residual[:, None], size=x.shape[-2:], mode="bilinear")[:, 0]
-    torch.testing.assert_close(scorer.patch_scores([shallow, deep]), (x.square().sum(1) + fine).sqrt())
+    residual = scorer.deep(deep) - scorer.student(scorer.shallow(shallow), deep.shape[-2:])
+    torch.testing.assert_close(scorer.patch_scores([shallow, deep]), torch.linalg.vector_norm(residual, dim=1))
+    assert scorer.level.shape == (2, *deep.shape[-2:])
 
 
 def test_residuals_of_normal_images_are_white(scorer):
@@ -54,9 +70,9 @@ def test_residuals_of_normal_images_are_white(scorer):
     residual = scorer.deep(deep) - scorer.student(scorer.shallow(shallow), deep.shape[-2:])
     patches = residual.permute(0, 2, 3, 1).flatten(0, 2)
     assert float(patches.mean(0).abs().max()) < 0.02
-    assert float(patches.var(0).mean()) == pytest.approx(1, abs=0.1)
     covariance = patches.T.cov()
-    assert float((covariance - covariance.diag().diag()).abs().max()) < 0.1
+    assert 0.5 < float(covariance.diag().mean()) < 1  # shrinkage: 864 patches are few for 192 directions
+    assert float((covariance - covariance.diag().diag()).abs().max()) < 0.05 * float(covariance.diag().max())
 
 
 def test_student_learns_what_deep_features_follow_from_shallow_ones():
