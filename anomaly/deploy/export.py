@@ -189,7 +189,7 @@ class Gate:
         advance(1)
         problems = parity.beyond(self.bounds)
         figures = {"covers": words, **parity.to_dict(), "bounds": asdict(self.bounds), "measured_on": export.running_on}
-        if self.before is not None:
+        if self.before is not None and not problems:
             after = self._auroc(export, words)
             figures["auroc"] = {"images": len(self.tests), "before": self.before, "after": after}
             if not self.before - after <= self.bounds.auroc_drop:

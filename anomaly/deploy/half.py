@@ -16,7 +16,7 @@ def to_half(model: Any, nodes: set[str]) -> Any:
         model: onnx.ModelProto in float32 whose values have types.
         nodes: names of the nodes. Those that make floats of nothing (casts, constants) are left alone.
     """
-    from onnxscript import ir
+    from onnxscript import ir, optimizer
 
     copy = ir.serde.deserialize_model(model)
     graph = copy.graph
@@ -36,6 +36,7 @@ def to_half(model: Any, nodes: set[str]) -> Any:
         for value in node.outputs:
             if value.dtype == ir.DataType.FLOAT:
                 _float_for_others(graph, node, value, inside)
+    optimizer.remove_unused_nodes(copy)  # and the float32 form of constants
     return ir.serde.serialize_model(copy)
 
 

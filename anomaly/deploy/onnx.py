@@ -4,7 +4,8 @@ Every other target starts from the fp32 model that `to_onnx` makes. A precision 
 first; the parity gate takes the first one that holds:
 
 1. networks and the detector's own matrix products (distance to a bank, projection on a subspace),
-2. networks alone.
+2. networks alone,
+3. for int8, networks but for their first two convolutions, whose errors every later layer carries on.
 
 Whether a node belongs to a network is read off the graph: what a submodule of the scorer computes is network, what the
 scorer computes itself is its scoring arithmetic. Preprocessing, levels, maps and calibration always stay in fp32.
@@ -31,6 +32,7 @@ SUFFIX = ".onnx"
 OPSET = 20
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _LARGEST = 2**31 - 1
+_FIRST = 2
 
 
 def to_onnx(graph: ScoringGraph) -> Any:
@@ -60,6 +62,11 @@ def to_onnx(graph: ScoringGraph) -> Any:
         raise ExportError(f"detector {name!r} cannot be exported: {reason[0] if reason else error!r}") from error
     assert program is not None
     model = simplify(program.model_proto)
+    if dynamic and model.graph.input[0].type.tensor_type.shape.dim[0].HasField("dim_value"):
+        raise ExportError(
+            f"detector {graph.scorer.detector.name!r} cannot be exported with a dynamic batch, its network fixes the "
+            "number of frames: export it with one number, such as --batch 1"
+        )
     if model.ByteSize() > _LARGEST:
         raise ExportError("the model is larger than 2 GB, the limit of one ONNX file; fit it with fewer parameters")
     return model
@@ -76,7 +83,7 @@ def variants(model: Any, precision: str, frames: Frames | None) -> Iterator[tupl
     if precision == "fp32":
         yield "fp32", model
         return
-    for words, nodes in covers(model):
+    for words, nodes in covers(model, precision):
         if precision == "fp16":
             yield f"fp16: {words}", to_half(model, nodes)
         else:
@@ -84,8 +91,8 @@ def variants(model: Any, precision: str, frames: Frames | None) -> Iterator[tupl
             yield f"int8: {words}", _int8(model, nodes, frames)
 
 
-def covers(model: Any) -> list[tuple[str, set[str]]]:
-    """Returns what a precision may cover, widest first: words, and names of nodes.
+def covers(model: Any, precision: str) -> list[tuple[str, set[str]]]:
+    """Returns what "fp16" or "int8" may cover, widest first: words, and names of nodes.
 
     Raises:
         ExportError: there is no network in the graph.
@@ -93,8 +100,13 @@ def covers(model: Any) -> list[tuple[str, set[str]]]:
     networks, products = parts(model)
     if not networks:
         raise ExportError("the graph has no network, so there is nothing to run below fp32; export it in fp32")
-    alone = [("networks", networks)]
-    return [("networks and the detector's own products", networks | products), *alone] if products else alone
+    found = [("networks", networks)]
+    if products:
+        found.insert(0, ("networks and the detector's own products", networks | products))
+    first = [node.name for node in model.graph.node if node.op_type == "Conv" and node.name in networks][:_FIRST]
+    if precision == "int8" and first:
+        found.append((f"networks but for their first {_FIRST} convolutions", networks - set(first)))
+    return found
 
 
 def write(model: Any, path: Path, metadata: Mapping[str, str]) -> list[Path]:

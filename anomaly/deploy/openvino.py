@@ -38,7 +38,7 @@ def variants(model: Any, precision: str, frames: Frames | None) -> Iterator[tupl
         yield "fp16: stored weights", (_converted(model), True)
         return
     assert frames is not None
-    for words, nodes in covers(model):
+    for words, nodes in covers(model, precision):
         yield f"int8: {words}", (_int8(model, nodes, frames), False)
 
 

@@ -95,7 +95,8 @@ def test_a_constant_minus_the_variable_is_understood():
 def test_networks_and_products_are_told_apart():
     simple = simplify(preprocessing_model())
     assert parts(simple) == ({"conv"}, {"product"})
-    assert [nodes for _, nodes in covers(simple)] == [{"conv", "product"}, {"conv"}]
+    assert [nodes for _, nodes in covers(simple, "fp16")] == [{"conv", "product"}, {"conv"}]
+    assert [nodes for _, nodes in covers(simple, "int8")] == [{"conv", "product"}, {"conv"}, set()]
 
 
 def test_a_graph_without_network_has_no_lower_precision():
@@ -103,7 +104,7 @@ def test_a_graph_without_network_has_no_lower_precision():
     for node in model.graph.node:
         del node.metadata_props[:]
     with pytest.raises(ExportError, match="no network"):
-        covers(simplify(model))
+        covers(simplify(model), "fp16")
 
 
 def test_half_precision_covers_the_chosen_nodes_and_nothing_else():
