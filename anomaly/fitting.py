@@ -14,7 +14,7 @@ import numpy as np
 from anomaly.artifact import Artifact, MapCalibration, Training
 from anomaly.calibration import calibrate, hold_out
 from anomaly.detector import Detector, Scorer
-from anomaly.drift.descriptors import Described, make_reference
+from anomaly.drift.making import ReferenceMaker
 from anomaly.errors import CalibrationError, DatasetError, ImageFileError, InputError, SettingError
 from anomaly.images import ImageLoader
 from anomaly.input_spec import Images
@@ -82,14 +82,15 @@ def fit_files(
 
     held_paths = [paths[i] for i in held]
     advance = progress("scoring the normals held out", len(held_paths))
-    scores, highest, medians, kept, described = [], [], [], [], []
+    scores, highest, medians, kept = [], [], [], []
+    maker = ReferenceMaker(scorer)
     for scored in score_files(scorer, held_paths, failures):
         scores.append(scored.score)
         highest.append(float(scored.map.max()))
         medians.append(float(scored.map.median()))
         kept.append(scored.path)
         group = scored.path.as_posix() if plan.groups is None else plan.groups[scored.path.name]
-        described.append(Described.of(scorer, scored.image, scored.score, group))
+        maker.add(scored.image, scored.score, group)
         advance(1)
     if not scores:
         raise CalibrationError(f"none of the {len(held_paths)} files held out can be used: {_reasons(failures)}")
@@ -108,10 +109,22 @@ def fit_files(
         training=Training(
             images=len(used),
             held_out=len(kept),
-            fingerprint=_fingerprint([*used, *kept]),
+            fingerprint=fingerprint_of([*used, *kept]),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
-        reference=make_reference(scorer, described),
+        reference=maker.reference(),
+    )
+
+
+def few_images_note(artifact: Artifact) -> str | None:
+    """Returns what to tell a user whose model was learned from few images; None where they were not few."""
+    limit = getattr(artifact.scorer.detector, "few_images", 0)
+    count = artifact.training.images
+    if count > limit:
+        return None
+    return (
+        f"FEW IMAGES: learned from {count} image(s) and their flips and turns (--set few_images=0 learns without). "
+        "More normals make a better model; what so few held out can promise is said below."
     )
 
 
@@ -165,7 +178,8 @@ def _reasons(failures: Sequence[ImageFileError]) -> str:
     return "; ".join(str(failure) for failure in failures[:3])
 
 
-def _fingerprint(paths: Sequence[Path]) -> str:
+def fingerprint_of(paths: Sequence[Path]) -> str:
+    """Returns the sha256 over the sorted sha256 of files: the `Training.fingerprint` of a fit on them."""
     return hashlib.sha256("\n".join(sorted(_digests(paths))).encode()).hexdigest()
 
 

@@ -26,8 +26,8 @@ def evidence_chart(result: DriftResult) -> Markup:
         share = np.clip(np.array(result.monitor.traces[name]) / result.monitor.log_level, _LOWEST, _HIGHEST)
         kind = f"line alarm-{alarmed.index(name) % 4}" if name in alarmed else "line quiet"
         parts.append(_line(kind, share, _LOWEST, _HIGHEST, HEIGHT, name))
-    parts.append(_label("tick", 0, _y(1.0, _LOWEST, _HIGHEST, HEIGHT) - 6, "alarm"))
-    parts.append(_label("tick", 0, _y(0.0, _LOWEST, _HIGHEST, HEIGHT) - 6, "no evidence"))
+    parts.append(_label("tick", 0.0, _y(1.0, _LOWEST, _HIGHEST, HEIGHT) - 6, "alarm"))
+    parts.append(_label("tick", 0.0, _y(0.0, _LOWEST, _HIGHEST, HEIGHT) - 6, "no evidence"))
     return _svg(parts, HEIGHT, f"Evidence of {len(result.monitor.names)} tests over {len(result.paths)} images")
 
 

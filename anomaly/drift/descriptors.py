@@ -6,9 +6,9 @@ dimmer lamp moves the brightness and not all of them.
 """
 
 import hashlib
-from collections.abc import Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Shaped
@@ -17,11 +17,12 @@ from torch import Tensor
 from anomaly.backbones import Backbone
 from anomaly.detector import Scorer
 from anomaly.detectors.embedding import feature_maps
-from anomaly.drift.reference import MOST, SCORE, Reference
+from anomaly.drift.reference import SIDE, Thumbnail
 from anomaly.input_spec import Canvas
 
-GLOBAL = ("brightness", "contrast", "sharpness", "light across", "light down", "edges across", "edges down")
+GLOBAL = ("brightness", "contrast", "sharpness", "light across", "light down")
 COLOUR = "colour"
+SHIFT = ("shift across", "shift down")
 DIRECTIONS = 16
 """Random directions on which the median patch feature of an image is kept."""
 EMBEDDING = tuple(f"embedding {k}" for k in range(DIRECTIONS))
@@ -37,18 +38,37 @@ Grey = Float32[np.ndarray, "h w"]
 def names(scorer: Scorer) -> tuple[str, ...]:
     """Returns the names of the numbers that `describe` gives for the images of a scorer."""
     colour = (COLOUR,) if scorer.input.channels > 1 else ()
-    return GLOBAL + colour + (EMBEDDING if _backbone(scorer) is not None else ())
+    return GLOBAL + colour + (EMBEDDING if _backbone(scorer) is not None else ()) + SHIFT
 
 
-def describe(scorer: Scorer, image: Shaped[Tensor, "c h w"]) -> list[float]:
-    """Describes one raw frame by the numbers that `names` lists.
+class Description(NamedTuple):
+    """What is kept of one raw frame.
 
-    All are taken on the canvas, without its padding, and rounded to six digits, so that numbers that went through a
-    model file compare with fresh ones. `brightness`: trimmed mean, 0 to 1 of the value range. `contrast`: distance of
-    the 10 % and the 90 % quantile over the brightness. `sharpness`: log2 of the trimmed mean difference of
+    Attributes:
+        values: the numbers that `names` lists, but for the shift.
+        thumbnail: the frame as it lies on the canvas: 64 x 64 grey, stretched to its own 0.5 to 99.5 percentiles.
+    """
+
+    values: tuple[float, ...]
+    thumbnail: Thumbnail
+
+    def row(self, template: Thumbnail) -> tuple[float, ...]:
+        """Returns all numbers that `names` lists.
+
+        `shift ...` is the displacement against the template by phase correlation, as a share of the side. It means
+        something where parts lie alike, and is noise (of one kind for all images) where they do not.
+        """
+        return (*self.values, *(_rounded(value) for value in _shift(self.thumbnail, template)))
+
+
+def describe(scorer: Scorer, image: Shaped[Tensor, "c h w"]) -> Description:
+    """Describes one raw frame.
+
+    All numbers are taken on the canvas, without its padding, and rounded to six digits, so that those that went
+    through a model file compare with fresh ones. `brightness`: trimmed mean, 0 to 1 of the value range. `contrast`:
+    distance of the 10 % and the 90 % quantile over the brightness. `sharpness`: log2 of the trimmed mean difference of
     neighbours over that of pixels 4 apart. `light ...`: trimmed mean of the right (lower) half minus that of the left
-    (upper), over the brightness. `edges ...`: mean position of the gradients, 0 to 1, where gradients above their 90 %
-    quantile count as much as that. `colour`: trimmed mean of the first channel minus that of the last, over the
+    (upper), over the brightness. `colour`: trimmed mean of the first channel minus that of the last, over the
     brightness. `embedding ...`: median patch feature of the scorer's own backbone in fixed random directions.
 
     Args:
@@ -61,42 +81,16 @@ def describe(scorer: Scorer, image: Shaped[Tensor, "c h w"]) -> list[float]:
     with torch.inference_mode():
         canvas = scorer.input.canvas(image[None])
         height, width = canvas.sizes[0]
-        found = _global(canvas.pixels[0, :, :height, :width].cpu().numpy())
+        pixels = canvas.pixels[0, :, :height, :width].cpu().numpy()
+        found = _global(pixels)
         backbone = _backbone(scorer)
         if backbone is not None:
             found += _embedded(backbone, canvas).tolist()
-    return [float(f"{value:.{_DIGITS}g}") for value in found]
+    return Description(tuple(map(_rounded, found)), _small(pixels.mean(axis=0)))
 
 
-class Described(NamedTuple):
-    """One calibration normal.
-
-    Attributes:
-        key: hash of its raw frame.
-        group: what it belongs to; only groups are independent of each other.
-        row: score and descriptors.
-    """
-
-    key: bytes
-    group: str
-    row: tuple[float, ...]
-
-    @classmethod
-    def of(cls, scorer: Scorer, image: Shaped[Tensor, "c h w"], score: float, group: str) -> "Described":
-        """Describes a (C, h, w) raw frame that was scored."""
-        key = hashlib.blake2b(image.cpu().contiguous().numpy().tobytes(), digest_size=8).digest()
-        return cls(key, group, (score, *describe(scorer, image)))
-
-
-def make_reference(scorer: Scorer, normals: Sequence[Described]) -> Reference:
-    """Makes the reference of a model from normals that its fit has not seen: one image per group, at most `MOST`.
-
-    Which images are kept depends on their content alone.
-    """
-    chosen: dict[str, Described] = {}
-    for normal in sorted(normals):
-        chosen.setdefault(normal.group, normal)
-    return Reference((SCORE, *names(scorer)), tuple(normal.row for normal in list(chosen.values())[:MOST]))
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
 
 
 def _backbone(scorer: Scorer) -> Backbone | None:
@@ -114,7 +108,7 @@ def _global(pixels: Float32[np.ndarray, "c h w"]) -> list[float]:
     down = _trimmed(grey[middle_row:]) - _trimmed(grey[:middle_row])
     across = _trimmed(grey[:, middle_column:]) - _trimmed(grey[:, :middle_column])
     found = [brightness, (high - low) / brightness, np.log2((fine + _FLOOR) / (coarse + _FLOOR))]
-    found += [across / brightness, down / brightness, *_centre(grey)]
+    found += [across / brightness, down / brightness]
     if len(pixels) > 1:
         found.append((_trimmed(pixels[0]) - _trimmed(pixels[-1])) / brightness)
     return [float(value) for value in found]
@@ -135,13 +129,21 @@ def _lower(values: Float32[np.ndarray, "..."]) -> float:
     return float(values[values <= np.quantile(values, 1 - TRIM)].mean(dtype=np.float64))
 
 
-def _centre(grey: Grey) -> tuple[float, float]:
-    """Mean position across and down of the clipped gradients."""
-    strength = np.abs(np.diff(grey, axis=0))[:, :-1] + np.abs(np.diff(grey, axis=1))[:-1]
-    strength = np.minimum(strength, np.quantile(strength, 1 - TRIM)).astype(np.float64) + _FLOOR
-    total = strength.sum()
-    place = [(np.arange(n) + 0.5) / n for n in strength.shape]
-    return float(strength.sum(axis=0) @ place[1] / total), float(strength.sum(axis=1) @ place[0] / total)
+def _small(grey: Grey) -> Thumbnail:
+    low, high = np.quantile(grey, (0.005, 0.995))
+    shown = np.clip((grey - low) / max(high - low, _FLOOR), 0, 1) * 255
+    small = cv2.resize(shown.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return np.asarray(small.round(), dtype=np.uint8)
+
+
+def _shift(small: Thumbnail, template: Thumbnail) -> tuple[float, float]:
+    """Displacement across and down against the template, as a share of the side.
+
+    Source: Kuglin, Hines, The phase correlation image alignment method, 1975.
+    """
+    window = cv2.createHanningWindow((SIDE, SIDE), cv2.CV_32F)
+    (across, down), _ = cv2.phaseCorrelate(template.astype(np.float32), small.astype(np.float32), window)
+    return float(across) / SIDE, float(down) / SIDE
 
 
 def _embedded(backbone: Backbone, canvas: Canvas) -> Float64[np.ndarray, " _"]:

@@ -163,7 +163,7 @@ def monitor_files(
     used: list[Path] = []
     rows: list[list[float]] = []
     for scored in score_files(artifact.scorer, paths, failures):
-        row = [scored.score, *describe(artifact.scorer, scored.image)]
+        row = [scored.score, *describe(artifact.scorer, scored.image).row(reference.thumbnail)]
         monitor.add(row, scored.image.numpy().tobytes())
         used.append(scored.path)
         rows.append(row)

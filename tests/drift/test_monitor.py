@@ -21,7 +21,7 @@ def stream(seed, columns, images, change=None, defects=0.0, known=40):
     rows[known:][anomalous, 1:] += rng.normal(0, 1, (int(anomalous.sum()), len(columns) - 1))
     for name, (begin, shift) in (change or {}).items():
         rows[known + begin :, columns.index(name)] += shift
-    return Reference(tuple(columns), tuple(map(tuple, rows[:known].tolist()))), rows[known:]
+    return Reference(tuple(columns), tuple(map(tuple, rows[:known].tolist())), bytes(64 * 64)), rows[known:]
 
 
 def watched(reference, rows, **settings):
@@ -95,7 +95,7 @@ def test_the_level_sets_a_tenth_aside_and_passing_is_the_same_on_both_sides():
 def test_too_few_normals_are_refused_with_what_to_do():
     reference, _ = stream(6, PLAIN, 1)
     with pytest.raises(CalibrationError, match=r"needs 10 normals in the reference; this model keeps 9.*hold more out"):
-        Monitor(Reference(reference.names, reference.rows[:9]), Monitoring())
+        Monitor(Reference(reference.names, reference.rows[:9], reference.template), Monitoring())
 
 
 @pytest.mark.parametrize("change", [{"alarm_rate": 0.0}, {"anomalies": 1.0}, {"missed": 0.6}])
@@ -110,10 +110,12 @@ def test_a_reference_survives_json_and_refuses_damage():
     assert Reference.from_dict(data) == reference
     for change, words in (
         ({"version": 2}, "must be of version 1; got 2"),
-        ({"more": 1}, "must hold names, rows and version"),
-        ({"rows": [[1.0]]}, "every row of a reference must hold 8 finite numbers"),
-        ({"rows": [["x"] * 8]}, "is damaged"),
+        ({"more": 1}, "must hold names, rows, template and version"),
+        ({"rows": [[1.0]]}, "every row of a reference must hold 6 finite numbers"),
+        ({"rows": [["x"] * 6]}, "is damaged"),
         ({"names": ["brightness"]}, "begin with 'score'"),
+        ({"template": "AAAA"}, "must hold 4096 bytes; got 3"),
+        ({"template": "no base64!"}, "is damaged"),
     ):
         with pytest.raises(ArtifactError, match=words):
             Reference.from_dict(data | change)
