@@ -19,7 +19,7 @@ _NOISE = 4.0  # a pixel differs where it is this many deviations off
 _MAD = 1.4826  # median absolute deviation -> standard deviation of a normal distribution
 
 
-def blobs(
+def find_blobs(
     anomaly_map: NDArray[np.float32],
     threshold: float,
     mask: NDArray[np.bool_] | None = None,

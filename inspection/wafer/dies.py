@@ -4,7 +4,8 @@ Every die of a wafer shows the same pattern, so what one die has and its neighbo
 Against a golden die, a defect that all dies have, of the mask, is found too.
 
 Registration: phase correlation (Kuglin and Hines, The Phase Correlation Image Alignment Method, 1975) as OpenCV does
-it, with a Hann window and the centroid of the peak for the fraction of a pixel.
+it, with a Hann window, then a few least-squares steps on the gradients for the fraction of a pixel (Lucas and Kanade,
+An Iterative Image Registration Technique, 1981).
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,9 @@ from inspection.wafer.geometry import DieIndex, WaferGeometry
 from inspection.wafer.stage import FrameView
 
 Pixels = NDArray[Any]
+
+_STEPS = 4
+_ILL = 1e4
 
 
 class DieImage(NamedTuple):
@@ -163,17 +167,43 @@ def register(dies: Sequence[DieImage], golden: NDArray[np.float32], how: Registr
         if die.pixels.shape != golden.shape:
             raise InputError(f"die {tuple(die.die)} is {die.pixels.shape}, the reference {golden.shape}")
         (dx, dy), response = cv2.phaseCorrelate(reference, die.pixels - die.pixels.mean(), window)
-        shift = (-dy, -dx)
         if response < how.min_response:
             moved.append(die._replace(response=response))
         elif max(abs(dx), abs(dy)) > how.max_shift_px:
-            moved.append(die._replace(shift_px=shift, response=response))
+            moved.append(die._replace(shift_px=(-dy, -dx), response=response))
         else:
-            matrix = np.array([[1, 0, dx], [0, 1, dy]], np.float64)
-            size = (golden.shape[1], golden.shape[0])
-            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            pixels = cv2.warpAffine(die.pixels, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-            moved.append(DieImage(die.die, pixels, shift, response))
+            dy, dx = _refined(die.pixels, golden, window, dy, dx)
+            moved.append(DieImage(die.die, _moved(die.pixels, dy, dx), (-dy, -dx), response))
+    return moved
+
+
+def _refined(
+    pixels: NDArray[np.float32], golden: NDArray[np.float32], window: NDArray[np.float32], dy: float, dx: float
+) -> tuple[float, float]:
+    """Improves a shift by least squares on the gradients of the reference."""
+    gradients = np.stack([part.ravel() for part in np.gradient(golden)])
+    weights = window.ravel()
+    normal = (gradients * weights) @ gradients.T
+    if np.linalg.cond(normal) > _ILL:  # stripes or nothing: one direction cannot be told
+        return dy, dx
+    for _ in range(_STEPS):
+        rest = (_moved(pixels, dy, dx) - golden).ravel()
+        step = np.linalg.solve(normal, (gradients * weights) @ (rest - np.average(rest, weights=weights)))
+        if np.abs(step).max() > 1:
+            break
+        dy, dx = dy - float(step[0]), dx - float(step[1])
+    return dy, dx
+
+
+def _moved(pixels: NDArray[np.float32], dy: float, dx: float) -> NDArray[np.float32]:
+    """Returns pixels[y + dy, x + dx]."""
+    import cv2
+
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    matrix = np.array([[1, 0, dx], [0, 1, dy]], np.float64)
+    moved: NDArray[np.float32] = cv2.warpAffine(
+        pixels, matrix, pixels.shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
     return moved
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from anomaly.calibration import Calibration, calibrate
 from anomaly.errors import InputError
-from inspection.wafer.blobs import blobs, locate
+from inspection.wafer.blobs import find_blobs, locate
 from inspection.wafer.defects import InspectedWafer, WaferDefect
 from inspection.wafer.frame_difference import FrameDifference, on_wafer
 from inspection.wafer.geometry import DieIndex, WaferGeometry
@@ -139,7 +139,7 @@ class WaferInspector:
             ):
                 views[view.frame] = view
                 coverage.add(view, judged)
-                for blob in blobs(anomaly_map, threshold, judged, self._p_value):
+                for blob in find_blobs(anomaly_map, threshold, judged, self._p_value):
                     placed = locate(change, blob)
                     found.append(WaferDefect.from_blob(self.geometry, view, placed, id=len(found) + 1))
             clock.lap("locating")

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 from numpy.typing import NDArray
 
-from inspection.wafer.bin_map import NULL_BIN, Bin, BinMap
+from inspection.wafer.bins import NULL_BIN, Bin, BinMap
 from inspection.wafer.errors import MapFileError
 from inspection.wafer.geometry import DieIndex, Side
 

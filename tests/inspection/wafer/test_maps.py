@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomaly.errors import SettingError
-from inspection.wafer.bin_map import NULL_BIN, Bin, BinMap, bin_map
+from inspection.wafer.bins import NULL_BIN, Bin, BinMap, bin_map
 from inspection.wafer.defects import InspectedWafer, WaferDefect
 from inspection.wafer.errors import MapFileError
 from inspection.wafer.geometry import DieIndex, Side, WaferGeometry, centred
