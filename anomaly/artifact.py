@@ -89,13 +89,7 @@ class Artifact:
 
     def provenance(self) -> dict[str, str]:
         """Returns rows for people: what this model is and where it comes from."""
-        spec = self.scorer.input
-        low, high = spec.value_range
-        rows = {
-            "detector": self.scorer.detector.name,
-            "input": f"{spec.channels} x {spec.dtype}, {low:g} to {high:g} ({spec.unit})",
-            "canvas": f"{spec.size[0]} x {spec.size[1]} px (H x W), {spec.resize}",
-        }
+        rows = {"detector": self.scorer.detector.name, **self.scorer.input.rows()}
         if backbone := self.scorer.description().get("backbone"):
             if own := getattr(self.scorer.detector, "backbone", None):  # models of anomalib name theirs otherwise
                 rows["backbone"] = f"{own.name}: {', '.join(own.layers)}"

@@ -16,6 +16,9 @@ DETECTORS = {
     "subspace": "anomaly.detectors.subspace:SubspaceDetector",
 }
 
+VOLUME_DETECTORS = {"volume_autoencoder": "anomaly.detectors.volume_autoencoder:VolumeAutoencoderDetector"}
+"""Detectors of volumes, see `anomaly.volume_spec`; those of `DETECTORS` take images."""
+
 BRIDGES = {"anomalib": "anomaly.detectors.anomalib_bridge.detector:detector_class"}
 """What stands before the colon of a foreign model's name -> function that returns its class."""
 

@@ -85,6 +85,14 @@ class InputSpec:
         if self.resize not in ("pad", "stretch"):
             raise SettingError.of("InputSpec", "resize", "'pad' or 'stretch'", self.resize)
 
+    def rows(self) -> dict[str, str]:
+        """Returns lines for people."""
+        low, high = self.value_range
+        return {
+            "input": f"{self.channels} x {self.dtype}, {low:g} to {high:g} ({self.unit})",
+            "canvas": f"{self.size[0]} x {self.size[1]} px (H x W), {self.resize}",
+        }
+
     def covered(self, height: int, width: int) -> tuple[int, int]:
         """Returns height and width in canvas pixels that a raw frame of `height` x `width` covers."""
         if self.resize == "stretch":

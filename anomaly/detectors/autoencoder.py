@@ -35,7 +35,7 @@ from anomaly.detectors.levels import SAMPLED, level_map
 from anomaly.errors import ArtifactError, SettingError
 from anomaly.images.augmentation import Augmentation, augment
 from anomaly.input_spec import Canvas, Images, InputSpec, resize_matrix
-from anomaly.training import TrainingSettings, train
+from anomaly.training import TrainingSettings, batch_indices, device, train
 
 _BACKBONE = "residual.backbone.network."
 _READ = 16
@@ -55,7 +55,7 @@ class AutoencoderDetector(Detector):
         resolution: the canvas is shrunk to about resolution x resolution pixels of area; never enlarged.
         widths: channels after each halving of the resolution, 2 to 6 of them.
         code: values in the bottleneck of an image (plain: at least one in each cell of the coarsest grid).
-        noise: standard deviation of the coarse noise that the network must remove while it is trained, in units of the
+        noise: largest standard deviation of the coarse noise that the network must remove in training, in units of the
             value range.
         noise_cell: side of a cell of that noise in pixels of `resolution`.
         prior: weight of the divergence from the prior of "variational"; 1 is the evidence bound with unit scale.
@@ -77,7 +77,7 @@ class AutoencoderDetector(Detector):
     resolution: int = 96
     widths: tuple[int, ...] = (16, 32, 64, 128)
     code: int = 64
-    noise: float = 0.2
+    noise: float = 0.35
     noise_cell: int = 8
     prior: float = 0.01
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -126,15 +126,15 @@ class AutoencoderDetector(Detector):
         """Trains the network on images that wait on disk, then measures the levels. See `Detector.fit`."""
         store, sizes = self._store(images)
         with torch.inference_mode(False), torch.enable_grad():  # a caller may have switched gradients off
-            scorer = self._untrained(store)
+            scorer = self._untrained(store).to(device())
 
             def read(indices: list[int]) -> Canvas:
-                return Canvas(store.read(indices).pixels, tuple(sizes[i] for i in indices))
+                return Canvas(store.read(indices).pixels.to(device()), tuple(sizes[i] for i in indices))
 
             def loss_at(step: int) -> Tensor:
-                return scorer.loss(read(_batch(step, self.batch, len(store), self.seed)))
+                return scorer.loss(read(batch_indices(step, self.batch, len(store), self.seed)))
 
-            trained = train(scorer.reconstructor, loss_at, self.training(), progress=False)
+            trained = train(scorer.reconstructor, loss_at, self.training())
         scorer.reconstructor.load_state_dict(trained.state_dict())
         scorer.eval().requires_grad_(False)
         if self.relative:
@@ -143,7 +143,7 @@ class AutoencoderDetector(Detector):
             scorer.level = level_map(
                 torch.cat([cells for cells, _ in parts]), torch.cat([inside for _, inside in parts])
             )
-        return scorer
+        return scorer.cpu()
 
     def _untrained(self, store: CanvasStore) -> "AutoencoderScorer":
         backbone = load_backbone(self.backbone) if self.measure == "perceptual" else None
@@ -238,8 +238,8 @@ class AutoencoderScorer(Scorer):
         residual = self.residual(images, reconstructions)
         inside = canvas.inside((residual.shape[1], residual.shape[2])).to(residual)
         error = (residual * inside).sum() / inside.sum()
-        values = images[0].numel()
-        return error + settings.prior * divergence.mean() / values
+        loss: Tensor = error + settings.prior * divergence.mean() / images[0].numel()
+        return loss
 
     def reconstruct(self, images: Images) -> Float[Tensor, "n c h w"]:
         """Returns what the network makes of raw frames, at the size that it works on, values in about [0, 1]."""
@@ -306,13 +306,6 @@ class Shrink(nn.Module):
         high, wide = self.factors
         sizes = tuple((max(1, round(h * high)), max(1, round(w * wide))) for h, w in canvas.sizes)
         return Canvas(self.resize(canvas.pixels), sizes)
-
-
-def _batch(step: int, batch: int, count: int, seed: int) -> list[int]:
-    from anomaly.backbones.distill import batch_index
-
-    indices: list[int] = batch_index(step, batch, count, seed).tolist()
-    return indices
 
 
 def _spaced(count: int) -> list[int]:

@@ -18,6 +18,8 @@ from anomaly.input_spec import MIN_SIDE
 
 Kind = Literal["plain", "variational", "denoising"]
 KINDS: tuple[Kind, ...] = ("plain", "variational", "denoising")
+# Patches of volumes hold air here and tissue there: no running statistics fit both.
+_NORMS: dict[int, Any] = {2: "BATCH", 3: ("GROUP", {"num_groups": 1})}
 _INTERPOLATION = {2: "bilinear", 3: "trilinear"}
 
 
@@ -73,16 +75,17 @@ def _network(architecture: Architecture) -> nn.Module:
 
     kind, size, channels, widths, code = architecture
     dims, halvings = len(size), (2,) * len(widths)
+    norm = _NORMS[dims]
     if kind == "variational":
-        network: nn.Module = VarAutoEncoder(dims, (channels, *size), channels, code, widths, halvings, norm="BATCH")
+        network: nn.Module = VarAutoEncoder(dims, (channels, *size), channels, code, widths, halvings, norm=norm)
     elif kind == "plain":
         cells = math.prod(side // 2 ** len(widths) for side in size)
         narrow = [math.ceil(code / cells)]
         network = AutoEncoder(
-            dims, channels, channels, widths, halvings, inter_channels=narrow, num_inter_units=0, norm="BATCH"
+            dims, channels, channels, widths, halvings, inter_channels=narrow, num_inter_units=0, norm=norm
         )
     else:
-        network = UNet(dims, channels, channels, (*widths, widths[-1]), halvings, norm="BATCH")
+        network = UNet(dims, channels, channels, (widths[0], *widths, widths[-1]), (1, *halvings), norm=norm)
     return network
 
 
@@ -104,11 +107,12 @@ def coarse_noise(images: Float[Tensor, "n c *size"], strength: float, cell: int)
     """Returns images with added coarse Gaussian noise, of torch's global generator.
 
     Independent values on a grid of cells are interpolated, so that a blob has the size of an anomaly, and shifted so
-    that the grid has no fixed place.
+    that the grid has no fixed place. Each image has its own strength, so that clean images, as they are scored, are no
+    stranger to the network.
 
     Args:
         images: images in [0, 1].
-        strength: standard deviation of the values on the grid; 0 for none.
+        strength: largest standard deviation of the values on the grid, the smallest is 0; 0 for none.
         cell: side of a cell in pixels.
     """
     if strength == 0:
@@ -119,4 +123,5 @@ def coarse_noise(images: Float[Tensor, "n c *size"], strength: float, cell: int)
     noise = F.interpolate(noise, size=[g * cell for g in grid], mode=_INTERPOLATION[len(size)], align_corners=False)
     for axis, side in enumerate(size, start=2):
         noise = noise.narrow(axis, int(torch.randint(cell, ())), side)
-    return images + strength * noise
+    own = strength * torch.rand(images.shape[0], *[1] * (images.ndim - 1)).to(images)
+    return images + own * noise
