@@ -34,9 +34,10 @@ def detector_class(name: str) -> type[Detector]:
         module, _, function = BRIDGES[prefix].partition(":")
         bridged: type[Detector] = getattr(import_module(module), function)(model)
         return bridged
-    if name not in DETECTORS:
-        raise UnknownNameError.among("detector", name, DETECTORS)
-    module, _, cls = DETECTORS[name].partition(":")
+    known = DETECTORS | VOLUME_DETECTORS
+    if name not in known:
+        raise UnknownNameError.among("detector", name, known)
+    module, _, cls = known[name].partition(":")
     found: type[Detector] = getattr(import_module(module), cls)
     return found
 
