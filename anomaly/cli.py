@@ -219,6 +219,7 @@ app.command("distill")(distill_command)
 app.command("export")(export_command)
 app.command("drift")(drift_command)
 app.command("refit")(refit_command)
+app.command("selfcheck")(selfcheck_command)
 
 
 @app.callback(invoke_without_command=True)
