@@ -16,6 +16,7 @@ from anomaly.drift_cli import drift_command
 from anomaly.errors import AnomalyError, SettingError
 from anomaly.export_cli import export_command
 from anomaly.refit_cli import refit_command
+from anomaly.selfcheck_cli import selfcheck_command
 
 if TYPE_CHECKING:
     from anomaly.detector import Detector
