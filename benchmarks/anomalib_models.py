@@ -36,7 +36,6 @@ VALUES = (
     "restored",
     "alone",
     "gradient",
-    "bounded",
     "map",
     "note",
     *FACTS,
@@ -78,8 +77,8 @@ CASES = {
     "Dfkde": Case({**_R18, "n_pca_components": 4}, _TIMM),
     "Dfm": Case(_R18, _TIMM),
     "Dinomaly": Case({"encoder_name": _DINO}, f"timm:{_DINO}", 112),
-    "Draem": Case({"dtd_dir": "FOLDER"}, size=128),
-    "Dsr": Case({}, "own", 128),
+    "Draem": Case({"dtd_dir": "FOLDER"}),
+    "Dsr": Case({}, "own"),
     "EfficientAd": Case({"imagenet_dir": "FOLDER"}, "own", 256),
     "Fastflow": Case({**_R18, "flow_steps": 2}, _TIMM),
     "FoundAD": Case({"encoder_name": "dinov2_vit_small_14"}, f"timm:{_DINO}.lvd142m", 112),
@@ -99,7 +98,7 @@ CASES = {
     "SuperADD": Case({"backbone": _DINO3, "patch_size": 64, "layers": [3, 6]}, f"timm:{_DINO3}", 128),
     "Supersimplenet": Case(_R18, _TIMM, 128),
     "Uflow": Case({**_R18, "flow_steps": 1}, _TIMM, 128),
-    "UniNet": Case({"student_backbone": "resnet18", "teacher_backbone": "resnet18"}, "torchvision:resnet18"),
+    "UniNet": Case({}, "torchvision:wide_resnet50_2"),
 }
 
 

@@ -57,7 +57,7 @@ MODELS = {
     "Padim": _TIMM,
     "Patchcore": _TIMM,
     "Patchflow": _TIMM,
-    "Rad": _TIMM,
+    "Rad": _TIMM._replace(one_by_one=True),
     "ReverseDistillation": _TIMM,
     "Stfpm": _TIMM,
     "SuperADD": _TIMM,
