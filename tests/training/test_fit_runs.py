@@ -77,6 +77,7 @@ def test_run_folder_of_other_settings_is_refused(fit, tmp_path, capsys):
     assert not (tmp_path / "two.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_under_torchrun_fit_the_model_of_one(fit, data, tmp_path):
     alone = fit(tmp_path / "alone.safetensors")
     output, run = tmp_path / "together.safetensors", tmp_path / "run"

@@ -55,6 +55,7 @@ def _losses(folder):
         return torch.tensor([[float(row["loss"]), float(row["validation_loss"])] for row in csv.DictReader(source)])
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_training_ends_like_an_uninterrupted_one_bit_for_bit(tmp_path):
     killed = _run(tmp_path / "parts", "kill")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -77,6 +78,7 @@ def together(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one_with_the_same_batch(together, tmp_path):
     run(tmp_path)
     torch.testing.assert_close(_losses(together / "plain"), _losses(tmp_path), rtol=TOLERANCE, atol=0)
@@ -85,6 +87,7 @@ def test_two_processes_have_the_losses_of_one_with_the_same_batch(together, tmp_
         torch.testing.assert_close(two[name], value, rtol=TOLERANCE, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "norm"])
 def test_all_processes_end_with_the_same_network(together, kind):
     first, second = (load_file(together / kind / f"end{rank}.safetensors") for rank in (0, 1))
