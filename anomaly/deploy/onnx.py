@@ -103,9 +103,10 @@ def covers(model: Any, precision: str) -> list[tuple[str, set[str]]]:
     found = [("networks", networks)]
     if products:
         found.insert(0, ("networks and the detector's own products", networks | products))
-    first = [node.name for node in model.graph.node if node.op_type == "Conv" and node.name in networks][:_FIRST]
-    if precision == "int8" and first:
-        found.append((f"networks but for their first {_FIRST} convolutions", networks - set(first)))
+    within = [node for node in model.graph.node if node.op_type in _PRODUCTS and node.name in networks]
+    first = {node.name for node in [n for n in within if n.op_type == "Conv"][:_FIRST]}
+    if precision == "int8" and first and len(within) > len(first):
+        found.append((f"networks but for their first {_FIRST} convolutions", networks - first))
     return found
 
 
