@@ -36,5 +36,5 @@ def test_json_types_become_those_of_the_settings():
 def test_unknown_names_list_the_valid_ones():
     with pytest.raises(UnknownNameError, match=r"Did you mean 'bank_size'\? Valid: .*bank_size"):
         build(BANK, {"banksize": 1})
-    with pytest.raises(UnknownNameError, match="Valid: .*memory_bank.*subspace"):
+    with pytest.raises(UnknownNameError, match=r"Valid: .*memory_bank.*subspace"):
         detector_class("patchcore")
