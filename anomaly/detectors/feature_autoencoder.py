@@ -28,15 +28,20 @@ class FeatureAutoencoderDetector(ReconstructionDetector):
     """Convolutional autoencoder on backbone features, trained and scored by structural similarity.
 
     Attributes:
-        channels: channels of the features that are reconstructed, drawn at random under `seed` from those of all
-            layers; all where there are fewer.
+        channels: channels of the features that are reconstructed, evenly spaced over those of all layers (their order
+            means nothing, so this is as good as drawing them at random); all where there are fewer.
         widths: channels of the autoencoder on the full grid and after each halving; the last is the bottleneck.
         dropout: probability with which a channel of the autoencoder is dropped while training.
+        top_fraction: by default the image score is the mean over all patches, which is better on X-rays; where small
+            defects matter, 0.01 is better.
     """
 
     name: ClassVar[str] = "feature_autoencoder"
+    centred: ClassVar[bool] = False  # structural similarity compares means too, and wants them away from 0
 
     steps: int = 400
+    learning_rate: float = 6e-3
+    top_fraction: float = 1.0
     channels: int = 96
     widths: tuple[int, ...] = (64, 96, 128, 192, 256)
     dropout: float = 0.1
@@ -52,12 +57,10 @@ class FeatureAutoencoderDetector(ReconstructionDetector):
             raise SettingError.of(self.name, "dropout", "at least 0 and below 1", self.dropout)
 
     def targets(self, maps: list[Tensor]) -> list[Float[Tensor, "n _ h w"]]:
-        """Returns the drawn channels of all layers, on the finest grid."""
+        """Returns the chosen channels of all layers, on the finest grid."""
         features = torch.cat(super().targets(maps), dim=1)
-        if features.shape[1] <= self.channels:
-            return [features]
-        drawn = torch.randperm(features.shape[1], generator=torch.Generator().manual_seed(self.seed))
-        return [features[:, drawn[: self.channels].sort().values]]
+        count = min(self.channels, features.shape[1])
+        return [features[:, [i * features.shape[1] // count for i in range(count)]]]
 
     def network(self, groups: Sequence[int]) -> "ConvolutionalAutoencoder":
         """Builds the untrained autoencoder."""
@@ -103,7 +106,7 @@ class ConvolutionalAutoencoder(Reconstructor):
 
 
 def structural_similarity(
-    a: Float[Tensor, "n d h w"], b: Float[Tensor, "n d h w"], constants: tuple[float, float] = (0.01, 0.03)
+    a: Float[Tensor, "n d h w"], b: Float[Tensor, "n d h w"], constants: tuple[float, float] = (1e-4, 9e-4)
 ) -> Float[Tensor, "n d h w"]:
     """Returns the structural similarity of two maps around each position, channel by channel; -1 to 1.
 
@@ -112,7 +115,7 @@ def structural_similarity(
     Args:
         a: features of deviation about 1.
         b: features to compare.
-        constants: what keeps luminance and contrast from dividing by nothing.
+        constants: what keeps the ratios of means and of variances from dividing by nothing.
     """
     rows = upsampling_matrix(a.shape[-2], a.shape[-2], _WINDOW).to(a)
     columns = upsampling_matrix(a.shape[-1], a.shape[-1], _WINDOW).to(a).T

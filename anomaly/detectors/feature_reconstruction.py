@@ -19,7 +19,7 @@ from anomaly.detectors.feature_store import FeatureStore, StoredBatch
 from anomaly.detectors.levels import SAMPLED, level_map
 from anomaly.errors import ArtifactError, SettingError
 from anomaly.input_spec import Canvas, Images
-from anomaly.training import TrainingSettings, train
+from anomaly.training import TrainingSettings, batch_indices, device, train
 
 _NETWORK = "network."
 
@@ -34,7 +34,9 @@ class ReconstructionDetector(EmbeddingDetector):
         learning_rate: highest learning rate of the training.
     """
 
-    state_names: ClassVar[tuple[str, ...]] = ("level", "mean", "deviation")
+    state_names: ClassVar[tuple[str, ...]] = ("level", "offset", "scale")
+    centred: ClassVar[bool] = True
+    """Whether the mean of each channel is subtracted from the features."""
 
     steps: int
     batch: int = 8
@@ -43,12 +45,9 @@ class ReconstructionDetector(EmbeddingDetector):
     def __post_init__(self) -> None:
         """Refuses values that are not allowed."""
         super().__post_init__()
-        if self.steps < 1:
-            raise SettingError.of(self.name, "steps", "at least 1", self.steps)
         if not 1 <= self.batch <= 1024:
             raise SettingError.of(self.name, "batch", "1 to 1024 images", self.batch)
-        if not self.learning_rate > 0:
-            raise SettingError.of(self.name, "learning_rate", "above 0", self.learning_rate)
+        self.training()
 
     @abstractmethod
     def network(self, groups: Sequence[int]) -> "Reconstructor":
@@ -66,46 +65,56 @@ class ReconstructionDetector(EmbeddingDetector):
         backbone = self.prepared()
         return self.trained(backbone, FeatureStore(self.stored(backbone, images)))
 
-    def stored(self, backbone: Backbone, images: Iterable[Images]) -> Iterator[StoredBatch]:
-        """Yields the targets of each batch, the groups one after the other."""
-        widths = [m.shape[1] for m in self.blank_maps(backbone)]
-        for batch in self.stream(backbone, images):
-            maps = torch.split(batch.features.permute(0, 3, 1, 2), widths, dim=1)
-            yield StoredBatch(torch.cat(self.targets(list(maps)), dim=1), batch.inside)
-
-    def blank_maps(self, backbone: Backbone) -> list[Float[Tensor, "1 _ _ _"]]:
-        """Returns the feature maps of an empty image: they tell channels and grids."""
-        height, width = self.input.size
-        with torch.no_grad():
-            pixels = torch.zeros(1, self.input.channels, height, width)
-            return feature_maps(backbone, Canvas(pixels, ((height, width),)))
-
     def prepared(self) -> Backbone:
         """Loads the backbone."""
         return load_backbone(self.backbone)
 
+    def stored(self, backbone: Backbone, images: Iterable[Images]) -> Iterator[StoredBatch]:
+        """Yields the targets of each batch, the groups one after the other."""
+        for canvas in self.canvases(backbone, images):
+            with torch.no_grad():
+                targets = torch.cat(self.targets(feature_maps(backbone, canvas)), dim=1)
+            yield StoredBatch(targets, canvas.inside((targets.shape[2], targets.shape[3])))
+
     def trained(self, backbone: Backbone, store: FeatureStore) -> "ReconstructionScorer":
-        """Trains the network on stored features and measures the levels of the positions."""
-        settled = replace(self, backbone=backbone.spec)
+        """Trains the network on stored features, on the GPU where there is one, and measures the levels."""
+        settings, where = replace(self, backbone=backbone.spec), device()
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            network = self.network([t.shape[1] for t in self.targets(self.blank_maps(backbone))])
-        scorer = ReconstructionScorer(settled, backbone, None, store.mean, store.deviation, network)
+            offset = store.mean if self.centred else torch.zeros_like(store.mean)
+            scorer = settings.untrained(backbone, None, offset, store.deviation).to(where)
+
+        def errors_of(indices: Sequence[int]) -> Tensor:
+            return scorer.network.error(scorer.standardised(store.read(indices).features.to(where)))
 
         def loss_at(step: int) -> Tensor:
-            batch = store.at_step(step, self.batch, self.seed)
-            return network.loss(scorer.standardised(batch.features), batch.inside, step / self.steps)
+            batch = store.read(batch_indices(step, self.batch, len(store), self.seed))
+            features = scorer.standardised(batch.features.to(where))
+            return scorer.network.loss(features, batch.inside.to(where), step / self.steps)
 
-        settings = TrainingSettings(steps=self.steps, learning_rate=self.learning_rate, seed=self.seed)
-        trained = train(network, loss_at, settings)
-        assert isinstance(trained, Reconstructor)
-        scorer.network = trained
+        trained = train(scorer.network, loss_at, self.training())
+        scorer.network.load_state_dict(trained.state_dict())
+        scorer.eval().requires_grad_(False)
         if self.relative:
-            parts = [store.read([i]) for i in store.spread(SAMPLED)]
-            with torch.no_grad():
-                errors = torch.cat([scorer.network.error(scorer.standardised(part.features)) for part in parts])
-            scorer.level = level_map(errors, torch.cat([part.inside for part in parts]))
-        return scorer
+            sample = store.spread(SAMPLED)
+            errors = torch.cat([errors_of([index]).cpu() for index in sample])
+            scorer.level = level_map(errors, store.read(sample).inside)
+        return scorer.cpu()
+
+    def untrained(
+        self, backbone: Backbone, level: Tensor | None, offset: Tensor, scale: Tensor
+    ) -> "ReconstructionScorer":
+        """Builds the scorer with an untrained network; see `ReconstructionScorer`."""
+        height, width = self.input.size
+        with torch.no_grad():  # an empty image tells how many channels there are
+            blank = Canvas(torch.zeros(1, self.input.channels, height, width), ((height, width),))
+            targets = self.targets(feature_maps(backbone, blank))
+        network = self.network([target.shape[1] for target in targets])
+        return ReconstructionScorer(self, backbone, level, offset, scale, network)
+
+    def training(self) -> TrainingSettings:
+        """Returns the settings of the training."""
+        return TrainingSettings(steps=self.steps, learning_rate=self.learning_rate, seed=self.seed)
 
     def restore(self, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> "ReconstructionScorer":
         """Builds backbone, network and scorer from stored tensors. See `Detector.restore`."""
@@ -120,10 +129,10 @@ class ReconstructionDetector(EmbeddingDetector):
         return scorer
 
     def rebuild(self, backbone: Backbone, state: Mapping[str, Tensor]) -> "ReconstructionScorer":
-        """Builds the scorer with an untrained network, whose tensors `restore` loads."""
-        groups = [t.shape[1] for t in self.targets(self.blank_maps(backbone))]
-        network = self.network(groups).eval().requires_grad_(False)
-        return ReconstructionScorer(self, backbone, state["level"], state["mean"], state["deviation"], network)
+        """Builds the scorer with an untrained network, whose weights `restore` loads."""
+        scorer = self.untrained(backbone, state["level"], state["offset"], state["scale"])
+        scorer.network.eval().requires_grad_(False)
+        return scorer
 
 
 class Reconstructor(nn.Module):
@@ -149,23 +158,23 @@ class Reconstructor(nn.Module):
 class ReconstructionScorer(EmbeddingScorer):
     """Scores patches by how badly their features are reconstructed."""
 
-    mean: Tensor
-    deviation: Tensor
+    offset: Tensor
+    scale: Tensor
 
     def __init__(
         self,
         detector: ReconstructionDetector,
         backbone: Backbone,
         level: Tensor | None,
-        mean: Tensor,
-        deviation: Tensor,
+        offset: Tensor,
+        scale: Tensor,
         network: Reconstructor,
     ) -> None:
-        """Stores mean and deviation (D,) of the channels, and the trained network."""
+        """Stores what is subtracted from each channel and what it is divided by, (D,) each, and the network."""
         super().__init__(detector, backbone, level)
         self.reconstruction = detector
-        self.register_buffer("mean", mean)
-        self.register_buffer("deviation", deviation)
+        self.register_buffer("offset", offset)
+        self.register_buffer("scale", scale)
         self.network = network
 
     def patch_scores(self, maps: list[Tensor]) -> Float[Tensor, "n h w"]:
@@ -173,5 +182,5 @@ class ReconstructionScorer(EmbeddingScorer):
         return self.network.error(self.standardised(torch.cat(self.reconstruction.targets(maps), dim=1)))
 
     def standardised(self, features: Float[Tensor, "n d h w"]) -> Float[Tensor, "n d h w"]:
-        """Returns features with mean 0 and deviation 1 over the training patches, channel by channel."""
-        return (features - self.mean[:, None, None]) / self.deviation[:, None, None]
+        """Returns features with deviation 1 over the training patches, channel by channel."""
+        return (features - self.offset[:, None, None]) / self.scale[:, None, None]

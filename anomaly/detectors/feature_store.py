@@ -73,25 +73,7 @@ class FeatureStore:
         chosen = list(indices)
         return StoredBatch(torch.from_numpy(self._features[chosen].astype(np.float32)), self._inside[chosen])
 
-    def at_step(self, step: int, size: int, seed: int) -> StoredBatch:
-        """Returns the batch of a training step, which depends on `seed` and `step` alone.
-
-        Every image is seen once before any is seen again; the order is drawn anew for each pass.
-
-        Args:
-            step: step of the training, from 0.
-            size: images of the batch; more than there are repeat.
-            seed: seed of the order.
-        """
-        positions = range(step * size, (step + 1) * size)
-        orders = {epoch: self._order(epoch, seed) for epoch in {position // len(self) for position in positions}}
-        return self.read([orders[position // len(self)][position % len(self)] for position in positions])
-
     def spread(self, count: int) -> Sequence[int]:
         """Returns the indices of at most `count` images, evenly spaced over all."""
         indices: list[int] = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int).tolist()
         return indices
-
-    def _order(self, epoch: int, seed: int) -> list[int]:
-        order: list[int] = np.random.default_rng([seed, epoch]).permutation(len(self)).tolist()
-        return order

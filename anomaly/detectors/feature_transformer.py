@@ -47,7 +47,7 @@ class FeatureTransformerDetector(ReconstructionDetector):
     name: ClassVar[str] = "feature_transformer"
 
     steps: int = 400
-    width: int = 192
+    width: int = 96
     depth: int = 4
     heads: int = 4
     dropout: float = 0.2

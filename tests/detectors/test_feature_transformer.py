@@ -116,7 +116,7 @@ def test_vit_without_named_layers_takes_the_middle_two_thirds(shared: Path):
     )
     scorer = detector.fit([sample_images(SPEC, 2, seed=1)])
     assert scorer.settings.backbone.layers == tuple(f"blocks.{i}" for i in range(2, 10))
-    assert scorer.mean.shape == (2 * 192,)
+    assert scorer.scale.shape == (2 * 192,)
     state, image = scorer.state_dict(), sample_images(SPEC, 1, seed=3)
     restored = scorer.settings.restore(state, scorer.description()).eval()
     assert torch.equal(restored(image).score, scorer(image).score)
