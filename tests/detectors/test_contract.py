@@ -21,6 +21,8 @@ CASES = [
     ("autoencoder", {**AUTOENCODER, "network": "denoising", "measure": "l1", "relative": False}),
     ("gaussian", {"local_components": 16}),
     ("gaussian", {"prior": 3.0, "relative": False}),
+    ("feature_autoencoder", {"steps": 60, "channels": 32, "widths": [16, 16, 16]}),
+    ("feature_transformer", {"steps": 20, "width": 32, "depth": 2, "heads": 2}),
     ("subspace", {}),
     ("subspace", {"score": "mahalanobis", "relative": False}),
     ("memory_bank", {"bank_size": 256}),
