@@ -71,7 +71,9 @@ class _Map:
 def _shapes(wafer: InspectedWafer, signatures: Sequence[Signature]) -> list[Shape]:
     place = _Map(wafer)
     colours = _class_colours(wafer.defects)
-    shapes: list[Shape] = [*_head(wafer), *_disc(wafer, place), *_dies(wafer, place)]
+    shapes: list[Shape] = [*_head(wafer), Circle(*_CENTRE, _RADIUS, fill="#fbfbfc"), *_dies(wafer, place)]
+    usable = wafer.geometry.usable_radius_um * place.scale
+    shapes.append(Line(_arc(usable, 0, 2 * math.pi), "#9aa5b1", 0.8, dashed=True))
     shapes += _outline(wafer)
     for signature in signatures:
         shapes += _signature(wafer, place, signature)
@@ -91,14 +93,6 @@ def _head(wafer: InspectedWafer) -> list[Shape]:
     return [
         Text(40, 42, _title(wafer), 22, _INK, bold=True),
         Text(40, 62, " · ".join(text for text in rest if text), 12, _QUIET),
-    ]
-
-
-def _disc(wafer: InspectedWafer, place: _Map) -> list[Shape]:
-    usable = wafer.geometry.usable_radius_um * place.scale
-    return [
-        Circle(*_CENTRE, _RADIUS, fill="#fbfbfc"),
-        Line(_arc(usable, 0, 2 * math.pi), "#b4bcc4", 0.8, dashed=True),
     ]
 
 

@@ -19,6 +19,7 @@ from inspection.wafer.stage import Alignment, FrameView
 
 KINDS = ("particle", "pit", "scratch")
 _AHEAD = 64 * 4  # dies added on both axes, so that indices on the wafer are positive and tones repeat evenly
+_TRIES = 20_000  # places that are tried for all defects together
 _OUTSIDE = 0.12  # brightness beyond the edge
 
 
@@ -103,12 +104,18 @@ class SyntheticWafer:
 
     @property
     def planted(self) -> tuple[Planted, ...]:
-        """The defects, where they really are."""
+        """The defects, where they really are.
+
+        Raises:
+            SettingError: the wafer has no room for so many, each a die and a half from the next.
+        """
         rng = np.random.default_rng([self.seed, 2])
         reach = self.geometry.usable_radius_um - 2 * max(self.geometry.pitch_um)
         apart = 1.5 * max(self.geometry.pitch_um)
         found: list[Planted] = []
-        while len(found) < self.defects:
+        for _ in range(_TRIES):
+            if len(found) == self.defects:
+                return tuple(found)
             radius, angle = reach * math.sqrt(rng.random()), rng.uniform(0, 2 * math.pi)
             x, y = radius * math.cos(angle), radius * math.sin(angle)
             kind = KINDS[len(found) % len(KINDS)]
@@ -119,15 +126,19 @@ class SyntheticWafer:
             )
             if all(math.hypot(x - other.x_um, y - other.y_um) > apart for other in found):
                 found.append(planted)
-        return tuple(found)
+        allowed = f"at most about {len(found)} on a wafer of {self.diameter_mm:g} mm"
+        raise SettingError.of("SyntheticWafer", "defects", allowed, self.defects)
 
     def frames(self) -> Iterator[tuple[FrameView, NDArray[np.uint8]]]:
         """Yields what the camera sees: view and (H, W) uint8 frame."""
         tones = np.random.default_rng([self.seed, 3]).normal(0, 0.012, (64, 64)).astype(np.float32)
+        planted = self.planted
         for number, view in enumerate(self.views):
-            yield view, self._photograph(number, view, tones)
+            yield view, self._photograph(number, view, tones, planted)
 
-    def _photograph(self, number: int, view: FrameView, tones: NDArray[np.float32]) -> NDArray[np.uint8]:
+    def _photograph(
+        self, number: int, view: FrameView, tones: NDArray[np.float32], defects: tuple[Planted, ...]
+    ) -> NDArray[np.uint8]:
         rows = np.arange(view.height, dtype=np.float64)[:, None] + 0.5
         columns = np.arange(view.width, dtype=np.float64)[None] + 0.5
         (x0, y0), (x_row, y_row), (x_col, y_col) = view.to_wafer(0, 0), view.to_wafer(1, 0), view.to_wafer(0, 1)
@@ -137,7 +148,7 @@ class SyntheticWafer:
         u = ((x - origin[0]) / pixel - 0.5 + _AHEAD * DIE[1]).astype(np.float32)  # the middle of pixel 0 is 0 there
         v = (_AHEAD * DIE[0] - (y - origin[1]) / pixel - 0.5).astype(np.float32)
         albedo = wafer_albedo(u, v, tones, None)
-        for planted in self.planted:
+        for planted in defects:
             _draw(albedo, view, planted, pixel)
         beyond = np.clip((np.hypot(x, y) - self.geometry.radius_um) / pixel + 0.5, 0, 1).astype(np.float32)
         albedo += beyond * (_OUTSIDE - albedo)
