@@ -28,12 +28,12 @@ class FeatureAutoencoderDetector(ReconstructionDetector):
     """Convolutional autoencoder on backbone features, trained and scored by structural similarity.
 
     Attributes:
-        channels: channels of the features that are reconstructed, evenly spaced over those of all layers (their order
-            means nothing, so this is as good as drawing them at random); all where there are fewer.
+        channels: channels of the features that are reconstructed, evenly spaced over those of all layers; all where
+            there are fewer.
         widths: channels of the autoencoder on the full grid and after each halving; the last is the bottleneck.
         dropout: probability with which a channel of the autoencoder is dropped while training.
-        top_fraction: by default the image score is the mean over all patches, which is better on X-rays; where small
-            defects matter, 0.01 is better.
+        top_fraction: by default the image score is the mean over all patches, which measured better on X-rays; 0.01
+            was a little better for small pits and cracks (docs/feature-autoencoders.md).
     """
 
     name: ClassVar[str] = "feature_autoencoder"
