@@ -22,6 +22,7 @@ from anomaly.catalog import build, detector_class
 from anomaly.detector import Scorer
 from anomaly.drift.reference import Reference
 from anomaly.errors import AnomalyError, ArtifactError
+from anomaly.storage import Storage
 
 FORMAT = "anomaly-suite model"
 SCHEMA = 1
@@ -29,7 +30,7 @@ _KEYS = {
     "format", "schema", "detector", "settings", "description", "calibration", "map_calibration", "training", "versions",
     "tensors_sha256",
 }  # fmt: skip
-_LATER = {"reference"}
+_LATER = {"reference", "storage"}
 """Keys that models of earlier versions lack."""
 
 
@@ -79,6 +80,7 @@ class Artifact:
         map_calibration: what is normal in the maps.
         training: what it was trained on.
         reference: calibration normals that later input is compared with; None in models of earlier versions.
+        storage: which weights the file holds in fewer bits; None for all as they are.
     """
 
     scorer: Scorer
@@ -86,6 +88,7 @@ class Artifact:
     map_calibration: MapCalibration
     training: Training
     reference: Reference | None = None
+    storage: Storage | None = None
 
     def provenance(self) -> dict[str, str]:
         """Returns rows for people: what this model is and where it comes from."""
@@ -95,6 +98,8 @@ class Artifact:
                 rows["backbone"] = f"{own.name}: {', '.join(own.layers)}"
             rows["backbone weights"] = f"{backbone['source']}, licence {backbone['licence']}"
             rows["backbone sha256"] = backbone["sha256"]
+        if self.storage:
+            rows["weights stored as"] = f"{self.storage.kind}, rounded after the fit"
         return rows | {
             "trained on": f"{self.training.images} normal images, {self.training.held_out} held out for calibration",
             "training fingerprint": self.training.fingerprint,
@@ -122,7 +127,9 @@ def save(path: Path, artifact: Artifact) -> str:
 
     if path.suffix != ".safetensors":
         raise ArtifactError(f"a model file must end in .safetensors; got {path.name!r}")
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in artifact.scorer.state_dict().items()}
+    state = {key: value.detach().cpu() for key, value in artifact.scorer.state_dict().items()}
+    stored = artifact.storage.pack(state) if artifact.storage else state
+    tensors = {key: value.contiguous().clone() for key, value in stored.items()}
     manifest = json.dumps(_manifest(artifact, tensors), sort_keys=True)
     content = to_bytes(tensors, {"manifest": manifest, "manifest_sha256": _sha256(manifest.encode())})
     try:
@@ -144,7 +151,9 @@ def load(path: Path) -> Artifact:
     _check_whole(path, manifest, tensors)
     try:
         detector = build(detector_class(manifest["detector"]), manifest["settings"])
-        scorer: Scorer = detector.restore(tensors, manifest["description"])
+        storage = Storage.from_dict(manifest["storage"]) if "storage" in manifest else None
+        state = storage.unpack(tensors) if storage else tensors
+        scorer: Scorer = detector.restore(state, manifest["description"])
         stored = manifest["map_calibration"]
         return Artifact(
             scorer=scorer.eval(),
@@ -152,6 +161,7 @@ def load(path: Path) -> Artifact:
             map_calibration=MapCalibration(stored["typical"], Threshold(**stored["threshold"])),
             training=Training(**manifest["training"]),
             reference=Reference.from_dict(manifest["reference"]) if "reference" in manifest else None,
+            storage=storage,
         )
     except (AnomalyError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: the manifest does not describe a complete model: {error}") from error
@@ -173,9 +183,9 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 def _manifest(artifact: Artifact, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     detector = artifact.scorer.detector
-    later = {"reference": artifact.reference.to_dict()} if artifact.reference else {}
+    later = {"reference": artifact.reference, "storage": artifact.storage}
     return {
-        **later,
+        **{name: value.to_dict() for name, value in later.items() if value},
         "format": FORMAT,
         "schema": SCHEMA,
         "detector": detector.name,

@@ -10,9 +10,9 @@ from anomaly.errors import SettingError, UnknownNameError
 
 DETECTORS = {
     "autoencoder": "anomaly.detectors.autoencoder:AutoencoderDetector",
-    "gaussian": "anomaly.detectors.gaussian:GaussianDetector",
     "feature_autoencoder": "anomaly.detectors.feature_autoencoder:FeatureAutoencoderDetector",
     "feature_transformer": "anomaly.detectors.feature_transformer:FeatureTransformerDetector",
+    "gaussian": "anomaly.detectors.gaussian:GaussianDetector",
     "memory_bank": "anomaly.detectors.memory_bank:MemoryBankDetector",
     "student": "anomaly.detectors.student:StudentDetector",
     "subspace": "anomaly.detectors.subspace:SubspaceDetector",

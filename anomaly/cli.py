@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anomaly.compress_cli import compress_command
 from anomaly.detectors.anomalib_bridge.models import USABLE
 from anomaly.distill_cli import distill_command
 from anomaly.drift_cli import drift_command
@@ -82,7 +83,7 @@ def fit(
     """
     from anomaly.artifact import save
     from anomaly.catalog import build, detector_class
-    from anomaly.fitting import fit_files
+    from anomaly.fitting import few_images_note, fit_files
     from anomaly.images import infer_input
     from anomaly.progress import bars, silent
     from anomaly.training import joined
@@ -104,12 +105,15 @@ def fit(
     if rank > 0:  # under torchrun the first process alone writes
         return
     digest = save(output, artifact)
+    note = few_images_note(artifact)
+    machine = {"model": str(output), "sha256": digest, **artifact.provenance()} | ({"note": note} if note else {})
     _say(
         as_json,
-        {"model": str(output), "sha256": digest, **artifact.provenance(), "failed": _failed(failures)},
+        machine | {"failed": _failed(failures)},
         [
             f"Wrote {output} ({output.stat().st_size / 1e6:.1f} MB).",
             *(f"  {name}: {value}" for name, value in artifact.provenance().items()),
+            *(["", note] if note else []),
             "",
             artifact.calibration.in_words(),
         ],
@@ -216,6 +220,7 @@ def demo(
     typer.echo("\n".join(lines))
 
 
+app.command("compress")(compress_command)
 app.command("distill")(distill_command)
 app.command("export")(export_command)
 app.command("drift")(drift_command)

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from anomaly.backbones import Backbone, BackboneSpec, Provenance, restore_backbone
 from anomaly.catalog import build
 from anomaly.detector import Detector, Scorer, Scores
-from anomaly.detectors.levels import Batch, image_keys
+from anomaly.detectors.few_shot import with_turned
+from anomaly.detectors.levels import Batch, Sample, image_keys
 from anomaly.errors import ArtifactError, InputError, SettingError
 from anomaly.input_spec import Canvas, Images
 
@@ -89,6 +90,42 @@ class EmbeddingDetector(Detector):
             with torch.no_grad():
                 features = embed(backbone, canvas)
             yield Batch(image_keys(canvas.pixels), features, canvas.inside((features.shape[1], features.shape[2])))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnePassDetector(EmbeddingDetector):
+    """Settings that the detectors have which see each image once and train nothing.
+
+    Attributes:
+        few_images: a fit on at most this many images also learns their flips and half turns, and quarter turns where
+            the canvas is square (see `few_shot`); 0 switches it off. Switch it off where a normal part seen mirrored
+            or turned is a defect. Sums that are to be merged (`summarise`) never hold turned images.
+    """
+
+    few_images: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuses values that are not allowed."""
+        super().__post_init__()
+        if not 0 <= self.few_images <= 64:
+            raise SettingError.of(self.name, "few_images", "0 to 64 images", self.few_images)
+
+    def enriched(self, images: Iterable[Images]) -> Iterator[Images]:
+        """Yields the batches that a fit learns from: those given, and turned copies if there are few."""
+        height, width = self.input.size
+        return with_turned(images, self.few_images, square=height == width)
+
+    def sample(self, backbone: Backbone, images: Iterable[Images]) -> Sample:
+        """Returns the features of the images that levels are measured on; turned copies are among few.
+
+        Raises:
+            InputError: a batch does not fit `input`, or there is no image at all.
+        """
+        found: Sample | None = None
+        for batch in self.stream(backbone, self.enriched(images)):
+            found = batch.kept() if found is None else found.merge(batch.kept())
+        assert found is not None
+        return found
 
 
 class EmbeddingScorer(Scorer):

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from anomaly.backbones import Backbone, load_backbone
-from anomaly.detectors.embedding import EmbeddingDetector, EmbeddingScorer, project
+from anomaly.detectors.embedding import EmbeddingScorer, OnePassDetector, project
 from anomaly.detectors.gaussian_model import Model
 from anomaly.detectors.gaussian_summary import NAMES, PositionSums, Summary
 from anomaly.detectors.levels import LevelSums, Sample
@@ -32,7 +32,7 @@ from anomaly.input_spec import Images
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaussianDetector(EmbeddingDetector):
+class GaussianDetector(OnePassDetector):
     """Mahalanobis distance of each patch from the normal distribution of its position.
 
     With P positions (1,024 at 256 x 256 px), D features and k `local_components`:
@@ -69,7 +69,7 @@ class GaussianDetector(EmbeddingDetector):
     def fit(self, images: Iterable[Images]) -> "GaussianScorer":
         """Sums up the patches in one pass, then estimates the distributions. See `Detector.fit`."""
         backbone = load_backbone(self.backbone)
-        return self.from_summary(self.summarise(images, backbone), backbone)
+        return self.from_summary(self.summarise(self.enriched(images), backbone), backbone)
 
     def summarise(self, images: Iterable[Images], backbone: Backbone | None = None) -> Summary:
         """Sums up the patches of images; summaries made on different machines merge exactly.
@@ -105,9 +105,7 @@ class GaussianDetector(EmbeddingDetector):
         scores = scorer.leave_one_out(summary.sample)
         levels = LevelSums.of(scores, inside)
         if earlier is not None:
-            maps = (features[None].float().permute(0, 3, 1, 2) for features in summary.sample.features)
-            before = torch.cat([earlier.patch_scores([m]) for m in maps])
-            factor = float(scores[inside].mean() / before[inside].mean())
+            factor = float(scores[inside].mean() / earlier.sample_scores(summary.sample)[inside].mean())
             levels = LevelSums(*earlier.sums.levels).scaled(factor).merge(levels)
         return GaussianScorer(settings, backbone, levels.map(), summary.sums(levels))
 
@@ -120,8 +118,8 @@ def random_directions(features: int, count: int, seed: int) -> Float[Tensor, "d 
     """Returns `count` orthonormal random directions (all, if there are fewer), the same wherever they are drawn."""
     drawn = torch.randn(features, min(count, features), generator=torch.Generator().manual_seed(seed)).double()
     directions, triangle = torch.linalg.qr(drawn)
-    signs: Tensor = triangle.diagonal().sign()  # libraries differ in the signs they choose
-    return (directions * signs).float()
+    unique: Tensor = directions * triangle.diagonal().sign()  # libraries differ in the signs they choose
+    return unique.float()
 
 
 class GaussianScorer(EmbeddingScorer):
@@ -171,6 +169,34 @@ class GaussianScorer(EmbeddingScorer):
         """
         new = self._detector.summarise(images, self.backbone)
         return self._detector.merged(self.sums.summary().merge(new), self.backbone, self)
+
+    def reduced(
+        self, bank: int | None, components: int | None, images: Iterable[Images], *, fitted: bool
+    ) -> "GaussianScorer":
+        """Keeps fewer local components; exact, as the sums of fewer directions are part of those of all.
+
+        See `anomaly.compression.Reducible`.
+        """
+        own = self.sums.projection.shape[1]
+        if bank is not None:
+            raise SettingError("a gaussian detector has no bank; make its components fewer")
+        if components is not None and components > own:
+            raise SettingError.of("Compression", "components", f"at most {own}, as many as the model has", components)
+        kept = own if components is None else components
+        old = self.sums.summary()
+        smaller = replace(old, projection=old.projection[:, :kept].contiguous(), local=old.local[..., :kept, :kept])
+        settings = replace(self._detector, local_components=kept)
+        scorer = GaussianScorer(settings, self.backbone, None, smaller.sums(None))
+        sample = settings.sample(self.backbone, images)
+        if not settings.relative:
+            return scorer
+        scores = scorer.leave_one_out(sample) if fitted else scorer.sample_scores(sample)
+        levels = LevelSums.of(scores, torch.stack(sample.inside))
+        return GaussianScorer(settings, self.backbone, levels.map(), smaller.sums(levels))
+
+    def sample_scores(self, sample: Sample) -> Float[Tensor, "k h w"]:
+        """Returns the patch scores of sampled images, before their positions are taken into account."""
+        return torch.cat([self.patch_scores([f[None].float().permute(0, 3, 1, 2)]) for f in sample.features])
 
     def _model(self) -> Model:
         return Model.of(self.sums.summary(), self._detector.prior, self._detector.shrinkage)

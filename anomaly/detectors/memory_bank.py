@@ -13,17 +13,18 @@ from torch import Tensor
 
 from anomaly.backbones import Backbone, load_backbone
 from anomaly.detectors.coreset import k_center, k_means
-from anomaly.detectors.embedding import EmbeddingDetector, EmbeddingScorer, project
+from anomaly.detectors.embedding import EmbeddingScorer, OnePassDetector, project
 from anomaly.detectors.levels import Batch, Sample, level_map
 from anomaly.errors import SettingError
 from anomaly.input_spec import Images
 
 _CHUNK = 65_536
 _QUERIES = 512
+_EQUAL = 4e-6  # squared distance, as a share of the mean squared norm of the bank, that float16 can make of nothing
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemoryBankDetector(EmbeddingDetector):
+class MemoryBankDetector(OnePassDetector):
     """Distance to the nearest of a bank of normal patches.
 
     Features are projected on the principal components of the first chunk of patches and reduced chunk by chunk, so
@@ -64,7 +65,7 @@ class MemoryBankDetector(EmbeddingDetector):
         backbone = load_backbone(self.backbone)
         bank = _Bank(self)
         sample: Sample | None = None
-        for batch in self.stream(backbone, images):
+        for batch in self.stream(backbone, self.enriched(images)):
             bank.add(batch)
             sample = batch.kept() if sample is None else sample.merge(batch.kept())
         assert sample is not None
@@ -165,6 +166,7 @@ class MemoryBankScorer(EmbeddingScorer):
     ) -> None:
         """Stores centre (D,) and basis (D, k) in float32 and the bank (m, k) in float16."""
         super().__init__(detector, backbone, level)
+        self._detector = detector
         self.register_buffer("center", center)
         self.register_buffer("basis", basis)
         self.register_buffer("bank", bank.half())
@@ -186,6 +188,40 @@ class MemoryBankScorer(EmbeddingScorer):
             queries = features.float().flatten(0, 1) @ self.basis + self.offset
             scores.append(self._nearest(queries, norms).view(features.shape[:2]))
         return torch.nan_to_num(torch.stack(scores), posinf=0.0)  # a single image has no others
+
+    def reduced(
+        self, bank: int | None, components: int | None, images: Iterable[Images], *, fitted: bool
+    ) -> "MemoryBankScorer":
+        """Keeps fewer patches (a coreset of the bank) and components. See `anomaly.compression.Reducible`.
+
+        The bank does not say which image a patch came from; patches all but equal to one of an image count as its own,
+        as they are left out where it is scored for the levels. `fitted` makes no difference to that.
+        """
+        size, kept = len(self.bank) if bank is None else bank, self.basis.shape[1] if components is None else components
+        for name, wanted, own in (("bank", size, len(self.bank)), ("components", kept, self.basis.shape[1])):
+            if wanted > own:
+                raise SettingError.of("Compression", name, f"at most {own}, as many as the model has", wanted)
+        settings = replace(self._detector, bank_size=size, components=kept)
+        patches = self.bank[:, -kept:].float()  # the first components vary least
+        chosen = k_center(patches, size, torch.Generator().manual_seed(settings.seed))
+        parts = self.center, self.basis[:, -kept:].contiguous(), patches[chosen]
+        scorer = MemoryBankScorer(settings, self.backbone, None, *parts)
+        sample = settings.sample(self.backbone, images)
+        level = None
+        if settings.relative:
+            level = level_map(scorer.without_equals(sample), torch.stack(sample.inside))
+        return MemoryBankScorer(settings, self.backbone, level, *parts)
+
+    def without_equals(self, sample: Sample) -> Float[Tensor, "k h w"]:
+        """Scores images against the patches of the bank that none of their own patches (all but) equals."""
+        near = (_EQUAL * self.norms.mean()).sqrt()
+        scores = []
+        for features in sample.features:
+            queries = features.float().flatten(0, 1) @ self.basis + self.offset
+            distance = torch.cdist(queries, self.transposed.T)
+            others = distance.masked_fill(distance.amin(dim=0) < near, torch.inf)
+            scores.append(others.amin(dim=1).view(features.shape[:2]))
+        return torch.nan_to_num(torch.stack(scores), posinf=0.0)
 
     def _nearest(self, queries: Float[Tensor, "q k"], norms: Float[Tensor, " m"]) -> Float[Tensor, " q"]:
         # Blocks keep the distances within the processor's cache; an exported graph has one block.

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from anomaly.backbones import Backbone, load_backbone
-from anomaly.detectors.embedding import EmbeddingDetector, EmbeddingScorer, project
+from anomaly.detectors.embedding import EmbeddingScorer, OnePassDetector, project
 from anomaly.detectors.levels import Batch, LevelSums, Sample
 from anomaly.detectors.patch_sums import STATE_NAMES, PatchSums, with_sums
 from anomaly.errors import InputError, SettingError
@@ -25,7 +25,7 @@ from anomaly.input_spec import Images
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubspaceDetector(EmbeddingDetector):
+class SubspaceDetector(OnePassDetector):
     """PCA residual or Mahalanobis distance of patch features.
 
     Memory of a fit: two D x D float64 matrices, the features of 64 images in float16 and one batch, whatever the number
@@ -58,7 +58,7 @@ class SubspaceDetector(EmbeddingDetector):
     def fit(self, images: Iterable[Images]) -> "SubspaceScorer":
         """Sums up the patches in one pass, then finds the subspace. See `Detector.fit`."""
         backbone = load_backbone(self.backbone)
-        return self.from_summary(self.summarise(images, backbone), backbone)
+        return self.from_summary(self.summarise(self.enriched(images), backbone), backbone)
 
     def summarise(self, images: Iterable[Images], backbone: Backbone | None = None) -> "Summary":
         """Sums up the patches of images; summaries made on different machines merge exactly.

@@ -284,7 +284,7 @@ def test_a_training_image_is_not_its_own_neighbour(bundled):
 def test_a_single_image_has_no_others_and_the_level_changes_nothing(bundled):
     images = sample_images(SPEC, 1, seed=0)
     with torch.inference_mode():
-        scorer = MemoryBankDetector(input=SPEC).fit([images])
+        scorer = MemoryBankDetector(input=SPEC, few_images=0).fit([images])
     assert torch.equal(scorer.level, torch.stack([torch.zeros(8, 8), torch.ones(8, 8)]))
 
 
