@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from anomaly.artifact import load
+from anomaly.catalog import DETECTORS, VOLUME_DETECTORS
 from anomaly.cli import app, main
 from anomaly.images.synthetic import write_dataset
 
@@ -266,7 +267,7 @@ def damaged(model, tmp_path_factory):
 
 
 ERRORS = {
-    "detector": (["fit", "{data}", "--detector", "patchcor"], "unknown detector 'patchcor'. Valid: memory_bank"),
+    "detector": (["fit", "{data}", "--detector", "patchcor"], "unknown detector 'patchcor'. Valid: autoencoder"),
     "backbone": (["fit", "{data}", "--backbone", "resnet19"], "unknown backbone 'resnet19'. Did you mean 'resnet18'?"),
     "layer": (["fit", "{data}", "--layers", "layer9"], "unknown layer of backbone 'bundled' 'layer9'"),
     "weights": (["fit", "{data}", "--weights", "nowhere.pth"], "no weights file at nowhere.pth"),
@@ -310,7 +311,8 @@ def test_the_installed_command_shows_no_traceback(data, tmp_path):
     done = run("fit", data / "train" / "good", "-o", tmp_path / "m.safetensors", "--detector", "patchcor")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.splitlines() == ["Error: unknown detector 'patchcor'. Valid: memory_bank, subspace"]
+    names = ", ".join(sorted([*DETECTORS, *VOLUME_DETECTORS]))
+    assert done.stderr.splitlines() == [f"Error: unknown detector 'patchcor'. Valid: {names}"]
     done = run("fit")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
