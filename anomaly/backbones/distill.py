@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from anomaly.backbones.bundled import MEAN, STD, BundledNet, BundledSettings
 from anomaly.backbones.distill_data import TargetCache, build_targets, prepare_photographs
-from anomaly.training import TrainingSettings, joined, train
+from anomaly.training import TrainingSettings, batch_indices, joined, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -171,7 +171,7 @@ def distill(
         )
         if rank == 0 and processes > 1:
             dist.barrier()
-        return _train(cached, held_out, folder / "run", settings, probe, (rank, processes))
+        return _train(cached, held_out, folder / "run", settings, probe, processes)
 
 
 def _train(
@@ -180,9 +180,8 @@ def _train(
     folder: Path,
     settings: DistillSettings,
     probe: Callable[[Features], Mapping[str, float]] | None,
-    place: tuple[int, int],
+    processes: int,
 ) -> BundledNet:
-    rank, processes = place
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         student = Student(settings.architecture, settings.components)
@@ -191,7 +190,7 @@ def _train(
 
     def loss_at(step: int) -> Tensor:
         images, targets = cached.batch(
-            batch_index(step * processes + rank, settings.batch, settings.crops, settings.seed)
+            np.array(batch_indices(step, settings.batch * processes, settings.crops, settings.seed))
         )
         return distillation_loss(student(images), targets, weights)
 
@@ -209,14 +208,6 @@ def _train(
     average = train(student, loss_at, training, folder=folder, evaluate=evaluate)
     assert isinstance(average, Student)
     return average.trunk.fold()
-
-
-def batch_index(step: int, batch: int, count: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Returns the crops of a step, (batch,) int64: every epoch is a new permutation, and no state is kept."""
-    position = step * batch + np.arange(batch)
-    epochs = position // count
-    orders = {int(e): np.random.default_rng([seed, int(e)]).permutation(count) for e in np.unique(epochs)}
-    return np.array([orders[int(e)][p] for e, p in zip(epochs, position % count, strict=True)], dtype=np.int64)
 
 
 def provenance(settings: DistillSettings, teacher: str, table: Path, *, processes: int = 1) -> dict[str, str]:

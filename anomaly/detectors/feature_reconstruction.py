@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from anomaly.backbones import Backbone, load_backbone
 from anomaly.detectors.embedding import EmbeddingDetector, EmbeddingScorer, feature_maps, finest, on_grid
-from anomaly.detectors.feature_store import FeatureStore, StoredBatch
+from anomaly.detectors.feature_store import FeatureStore
 from anomaly.detectors.levels import SAMPLED, level_map
+from anomaly.detectors.map_store import LayerMap
 from anomaly.errors import ArtifactError, SettingError
 from anomaly.input_spec import Canvas, Images
 from anomaly.training import TrainingSettings, batch_indices, device, train
@@ -69,12 +70,12 @@ class ReconstructionDetector(EmbeddingDetector):
         """Loads the backbone."""
         return load_backbone(self.backbone)
 
-    def stored(self, backbone: Backbone, images: Iterable[Images]) -> Iterator[StoredBatch]:
+    def stored(self, backbone: Backbone, images: Iterable[Images]) -> Iterator[LayerMap]:
         """Yields the targets of each batch, the groups one after the other."""
         for canvas in self.canvases(backbone, images):
             with torch.no_grad():
                 targets = torch.cat(self.targets(feature_maps(backbone, canvas)), dim=1)
-            yield StoredBatch(targets, canvas.inside((targets.shape[2], targets.shape[3])))
+            yield LayerMap(targets, canvas.inside((targets.shape[2], targets.shape[3])))
 
     def trained(self, backbone: Backbone, store: FeatureStore) -> "ReconstructionScorer":
         """Trains the network on stored features, on the GPU where there is one, and measures the levels."""

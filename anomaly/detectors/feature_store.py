@@ -1,41 +1,23 @@
-"""Features of the training images on disk: a frozen backbone is run once, whatever the number of training steps."""
+"""Features of the training images on one grid, on disk, with mean and deviation of every channel."""
 
-from collections.abc import Iterable, Sequence
-from tempfile import TemporaryFile
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
-from anomaly.errors import InputError
-
-
-class StoredBatch(NamedTuple):
-    """Features of some images.
-
-    Attributes:
-        features: (N, D, h, w) float32.
-        inside: (N, h, w) bool, which patches lie on the image and not on padding.
-    """
-
-    features: Float[Tensor, "n d h w"]
-    inside: Bool[Tensor, "n h w"]
+from anomaly.detectors.map_store import LayerMap, MapStore
 
 
 class FeatureStore:
-    """Features of all training images in one unnamed temporary file; memory holds what is being read.
-
-    Disk: 2 bytes (float16) a value, e.g. 0.6 MB an image for 288 channels on 32 x 32 patches. The file vanishes with
-    the store, also when the program is killed.
+    """A `MapStore` of one layer that has summed up its channels while they were written.
 
     Attributes:
         mean: (D,) float32, mean of each channel over the patches inside the images.
         deviation: (D,) float32, standard deviation of each channel; 1 where a channel never varies.
     """
 
-    def __init__(self, batches: Iterable[StoredBatch]) -> None:
+    def __init__(self, batches: Iterable[LayerMap]) -> None:
         """Writes every batch down and sums up its channels.
 
         Args:
@@ -44,34 +26,31 @@ class FeatureStore:
         Raises:
             InputError: there is no image at all.
         """
-        inside: list[Tensor] = []
-        sums: Tensor | None = None
-        with TemporaryFile(prefix="anomaly-") as file:  # the mapping below keeps it alive
+        sums: list[Tensor] = []
+        count = 0
+
+        def summed() -> Iterator[list[LayerMap]]:
+            nonlocal count
             for batch in batches:
-                file.write(batch.features.cpu().numpy().astype(np.float16).tobytes())
-                inside.append(batch.inside.cpu())
                 patches = batch.features.permute(0, 2, 3, 1)[batch.inside].double()
                 part = torch.stack([patches.sum(dim=0), patches.square().sum(dim=0)])
-                sums = part if sums is None else sums + part
-            if sums is None:
-                raise InputError("no image to fit on; at least one is needed")
-            file.flush()
-            self._inside = torch.cat(inside)
-            count, rows, columns = self._inside.shape
-            self._features = np.memmap(file, np.float16, "r", shape=(count, sums.shape[1], rows, columns))
-        mean, square = sums / self._inside.sum()
+                sums[:] = [sums[0] + part if sums else part]
+                count += len(patches)
+                yield [batch]
+
+        self._maps = MapStore(1, summed())
+        mean, square = sums[0] / count
         deviation = (square - mean.square()).clamp(min=0.0).sqrt()
         self.mean = mean.float()
         self.deviation = torch.where(deviation > 0, deviation, 1.0).float()
 
     def __len__(self) -> int:
         """Returns the number of images."""
-        return len(self._inside)
+        return len(self._maps)
 
-    def read(self, indices: Sequence[int]) -> StoredBatch:
+    def read(self, indices: Sequence[int]) -> LayerMap:
         """Returns the features of some of the images, in float32."""
-        chosen = list(indices)
-        return StoredBatch(torch.from_numpy(self._features[chosen].astype(np.float32)), self._inside[chosen])
+        return self._maps.read(0, indices)
 
     def spread(self, count: int) -> Sequence[int]:
         """Returns the indices of at most `count` images, evenly spaced over all."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NoReturn
 
 import torch
 from jaxtyping import Float
@@ -130,10 +129,6 @@ class PositionSums(nn.Module):
         local[..., rows, columns] = local[..., columns, rows] = self.local.double()
         center, sample = self.center.double(), Sample([], [], [])
         return Summary(self.projection, self.count.double(), center, self.scatter.double(), local, sample)
-
-    def forward(self) -> NoReturn:
-        """Is never called: sums are kept, not computed with."""
-        raise NotImplementedError("sums of positions are stored by a scorer, not called")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PositionSums":
         """Stays as it is where a scorer is moved to a device or another precision: rounded sums would not merge."""

@@ -5,7 +5,6 @@ exactly (Chan, Golub, LeVeque 1979). A file grows by 4 D (D + 1) bytes for D fea
 """
 
 from collections.abc import Callable, Mapping
-from typing import NoReturn
 
 import torch
 from jaxtyping import Float
@@ -94,10 +93,6 @@ class PatchSums(nn.Module):
     def level_sums(self) -> LevelSums:
         """Returns the sums behind the levels, where there are any."""
         return LevelSums(*self.levels)
-
-    def forward(self) -> NoReturn:
-        """Is never called: sums are kept, not computed with."""
-        raise NotImplementedError("sums of patches are stored by a scorer, not called")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PatchSums":
         """Stays as it is where a scorer is moved to a device or another precision: rounded sums would not merge."""

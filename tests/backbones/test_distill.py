@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import nn
 
 from anomaly.backbones.bundled import BundledSettings, load_bundled, save_bundled
-from anomaly.backbones.distill import DistillSettings, batch_index, component_weights, distill, provenance
+from anomaly.backbones.distill import DistillSettings, component_weights, distill, provenance
 from anomaly.backbones.distill_data import Projection, build_targets, make_crop, prepare_photographs
 from anomaly.backbones.probe import ProbeSet, probe
 from anomaly.errors import DatasetError, SettingError
@@ -124,12 +124,6 @@ def test_tiny_distillation_explains_more_of_the_teacher(store, photographs, tmp_
     assert load_bundled(tmp_path / "w.safetensors").settings == SETTINGS.architecture
     with safe_open(tmp_path / "w.safetensors", "pt") as file:
         assert json.loads(file.metadata()["photographs"])["count"] == 9
-
-
-def test_every_epoch_holds_every_crop_once():
-    drawn = np.concatenate([batch_index(step, 4, 10, seed=0) for step in range(5)])
-    assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
-    assert not np.array_equal(drawn[:10], drawn[10:])
 
 
 def test_whitening_evens_out_the_weights():

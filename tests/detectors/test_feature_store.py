@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from anomaly.detectors.feature_store import FeatureStore, StoredBatch
+from anomaly.detectors.feature_store import FeatureStore
+from anomaly.detectors.map_store import LayerMap
 from anomaly.errors import InputError
 
 
@@ -11,7 +12,7 @@ def batch(count, seed, grid=(3, 4), channels=5):
     features = torch.randn(count, channels, *grid, generator=generator) * torch.arange(1.0, channels + 1)[:, None, None]
     inside = torch.ones(count, *grid, dtype=torch.bool)
     inside[::2, :, -1] = False
-    return StoredBatch(features, inside)
+    return LayerMap(features, inside)
 
 
 def test_features_come_back_in_half_precision_in_any_order():
@@ -35,7 +36,7 @@ def test_mean_and_deviation_are_those_of_the_patches_inside():
 
 def test_a_channel_that_never_varies_has_deviation_one():
     features = torch.full((2, 1, 3, 3), 7.0)
-    store = FeatureStore([StoredBatch(features, torch.ones(2, 3, 3, dtype=torch.bool))])
+    store = FeatureStore([LayerMap(features, torch.ones(2, 3, 3, dtype=torch.bool))])
     assert store.mean.tolist() == [7.0]
     assert store.deviation.tolist() == [1.0]
 

@@ -15,8 +15,8 @@ from anomaly.images.synthetic import write_dataset
 from anomaly.training import CHECKPOINT, LOG, TrainingSettings
 
 SETTINGS = ("--detector", "student", "--set", "steps=12", "--set", "width=16", "--set", "batch=4")
-TOLERANCE = 2e-3
-"""Absolute, of a network whose outputs are of order 1: gradients are summed in two parts, and 12 steps carry it on."""
+TOLERANCE = 5e-3
+"""Relative, of the length of each tensor: gradients are summed in two parts, and 12 steps of Adam carry it on."""
 
 
 @pytest.fixture(scope="module")
@@ -98,4 +98,5 @@ def test_two_processes_under_torchrun_fit_the_model_of_one(fit, data, tmp_path):
     assert done.stdout.count("Wrote ") == 1
     tensors = load_file(output)
     for name, value in alone.items():
-        torch.testing.assert_close(tensors[name], value, rtol=TOLERANCE, atol=TOLERANCE, msg=name)
+        difference = (tensors[name].double() - value.double()).norm() / value.double().norm().clamp_min(1e-9)
+        assert difference <= TOLERANCE, (name, float(difference))

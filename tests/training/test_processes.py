@@ -115,6 +115,11 @@ def test_every_epoch_shows_every_image_once(images, batch):
         assert sorted(seen[start : start + images]) == list(range(images))
 
 
+def test_epochs_have_different_orders():
+    seen = [index for step in range(5) for index in batch_indices(step, 4, 10, seed=0)]
+    assert seen[:10] != seen[10:]
+
+
 def test_batch_that_cannot_be_shared_is_refused(monkeypatch):
     monkeypatch.setattr(processes, "place", lambda: (0, 2))
     with pytest.raises(SettingError, match="multiple of the 2 processes that share it; got 5"):
