@@ -21,7 +21,7 @@ lint: $(VENV)/.installed
 
 # Pins and hashes of every dependency, without the address of any index.
 lock:
-	$(UV) pip compile pyproject.toml --extra anomalib --extra bench --extra openvino --group dev --universal --python-version 3.11 \
+	$(UV) pip compile pyproject.toml --extra anomalib --extra bench --extra openvino --extra postgresql --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-header --quiet -o requirements.lock
 
 clean:

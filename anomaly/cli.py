@@ -240,7 +240,11 @@ def _callback(
 def main() -> None:
     """Runs the command; errors of the suite become one line on standard error and exit status 2."""
     for entry in entry_points(group="anomaly.commands"):
-        app.add_typer(entry.load(), name=entry.name)
+        command = entry.load()  # a Typer of several commands, or the function of one
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=entry.name)
+        else:
+            app.command(entry.name)(command)
     try:
         app()
     except AnomalyError as error:

@@ -1,0 +1,1 @@
+"""Why an image is anomalous: attributions of the score, with proof of their faithfulness."""
