@@ -1,4 +1,4 @@
-"""The commands `anomaly inspect ...`: recipe, line, review, assurance. Each lies in its own file and loads what it needs."""
+"""The commands `anomaly inspect ...`. Each lies in its own file, which loads what it needs when it runs."""
 
 import typer
 
