@@ -19,16 +19,17 @@ ABSOLUTE, RELATIVE = 1e-4, 1e-4
 """Bounds for scores that must be equal but for float rounding."""
 
 
-def check_detector(detector: Detector, folder: Path, *, differentiable: bool = True) -> None:
+def check_detector(detector: Detector, folder: Path, *, images: int = 12, differentiable: bool = True) -> None:
     """Checks that a detector keeps the contract of `anomaly.detector`; raises AssertionError where it does not.
 
     Args:
         detector: settings with a small canvas (64 to 128 px keep the check fast) and any number of channels.
         folder: an empty folder for the model file.
+        images: how many normal images it learns from.
         differentiable: whether gradients must reach the image; False for foreign models that switch them off within.
     """
     _check_settings(detector)
-    normals = sample_images(detector.input, 12, seed=1)
+    normals = sample_images(detector.input, images, seed=1)
     scorer = detector.fit(_batches(normals))
     test = sample_images(detector.input, 5, seed=2)
     test[0] = with_square(test[0], detector.input)

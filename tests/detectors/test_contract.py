@@ -29,12 +29,21 @@ CASES = [
     ("memory_bank", {"bank_size": 64, "reduction": "k_means", "components": 16}),
     ("student", {"steps": 20, "width": 32, "batch": 4}),
 ]
+FIRST = dict(reversed(CASES))
+"""One case of each detector."""
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 @pytest.mark.parametrize(("name", "settings"), CASES, ids=[f"{name} {settings}" for name, settings in CASES])
 def test_detector_keeps_the_contract(name, settings, spec, tmp_path: Path):
     check_detector(catalog.build(catalog.detector_class(name), {"input": spec} | settings), tmp_path)
+
+
+@pytest.mark.parametrize("images", [3, 300])
+@pytest.mark.parametrize(("name", "settings"), FIRST.items(), ids=FIRST)
+def test_detector_keeps_the_contract_with_few_and_with_many_images(name, settings, images, tmp_path: Path):
+    detector = catalog.build(catalog.detector_class(name), {"input": InputSpec(size=(64, 64))} | settings)
+    check_detector(detector, tmp_path, images=images)
 
 
 def test_every_detector_is_checked():
