@@ -147,12 +147,20 @@ class PartResult:
     milliseconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
-        """Refuses a result that would call a part OK that was not judged, or judged without a score."""
+        """Refuses a result that calls a part OK that was not judged, is judged without a score, or has values like NaN."""
         judged = self.reason in JUDGED
         if self.decision == Decision.OK and not judged:
             raise SettingError.of("PartResult", "decision", "REVIEW or NG of a part that was not judged", self.reason)
         if judged != (self.score is not None) or judged != (self.p_value is not None):
             raise SettingError.of("PartResult", "score and p_value", "given exactly if it was judged", self.reason)
+        if self.score is not None and not math.isfinite(self.score):
+            raise SettingError.of("PartResult", "score", "finite", self.score)
+        if self.p_value is not None and not 0 < self.p_value <= 1:
+            raise SettingError.of("PartResult", "p_value", "above 0 and at most 1", self.p_value)
+        if not all(math.isfinite(duration) for duration in self.milliseconds.values()):
+            raise SettingError.of("PartResult", "milliseconds", "finite", dict(self.milliseconds))
+        if self.captured.tzinfo is None:
+            raise SettingError.of("PartResult", "captured", "a time with its zone", self.captured)
 
     @classmethod
     def not_judged(cls, part: Part, decision: Decision, reason: Reason, detail: str, **values: Any) -> "PartResult":
