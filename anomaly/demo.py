@@ -33,9 +33,7 @@ def run_demo(out: Path, surface: str, images: int, progress: Progress) -> list[s
     if not (data / "manifest.csv").is_file():
         if out.exists() and any(path.suffix != ".safetensors" and not path.is_dir() for path in out.iterdir()):
             raise DatasetError(f"{out} holds other files; name a folder that does not exist yet with --out")
-        advance = progress("generating parts", 2 * images)
-        write_dataset(data, surface, images, images // 2, images - images // 2, SIZE, seed=0)
-        advance(2 * images)
+        write_dataset(data, surface, images, images // 2, images - images // 2, SIZE, seed=0, progress=progress)
     dataset = find_dataset(data)
     failures: list[ImageFileError] = []
     started = time.perf_counter()

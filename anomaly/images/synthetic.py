@@ -12,6 +12,7 @@ from anomaly.errors import DatasetError, SettingError, UnknownNameError
 from anomaly.images.header import Pixels
 from anomaly.images.synthetic_defects import DEFECTS
 from anomaly.images.synthetic_surfaces import SURFACES, Field, Surface
+from anomaly.progress import Progress, silent
 
 LOT = 25
 """Parts of one lot: this many consecutive seeds share exposure, light and tint, as parts of one run do."""
@@ -117,6 +118,7 @@ def write_dataset(
     seed: int,
     dtype: str = "uint8",
     channels: int = 1,
+    progress: Progress = silent,
 ) -> None:
     """Writes a data set in the layout of `find_dataset`: PNG images, masks, and manifest.csv (file, label, kind, lot).
 
@@ -133,6 +135,7 @@ def write_dataset(
         seed: seed of the whole set.
         dtype: "uint8" or "uint16".
         channels: 1 grey, 3 RGB.
+        progress: is told what is being done.
 
     Raises:
         DatasetError: `root` is not empty.
@@ -148,7 +151,11 @@ def write_dataset(
     first_test = -(-train // LOT) * LOT
     parts = [("train", serial, "good") for serial in range(train)]
     parts += [("test", first_test + n, kind) for n, kind in enumerate(test)]
-    rows = [_write_part(root, surface, *part, size, seed, dtype, channels) for part in parts]
+    advance = progress("generating parts", len(parts))
+    rows = []
+    for part in parts:
+        rows.append(_write_part(root, surface, *part, size, seed, dtype, channels))
+        advance(1)
     with (root / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("file", "label", "kind", "lot"), *rows])
 
