@@ -44,9 +44,6 @@ _POSTGRESQL_REASONS = {
     "55P03": "another program has locked it for more than 30 s; try again",
     "25006": "the server takes no changes (read-only); connect to the primary",
     "42501": "this user may not do that; grant it the right to create and write tables",
-    "28P01": "user or password is wrong",
-    "28000": "this user may not log in",
-    "3D000": "there is no such database; create it with createdb",
 }
 
 
@@ -61,7 +58,11 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         """Keeps the engine."""
         self.url = engine.url
-        self.place = str(engine.url.database) if is_sqlite(engine.url) else engine.url.render_as_string()
+        self.place = (
+            str(engine.url.database)
+            if is_sqlite(engine.url)
+            else engine.url.set(drivername="postgresql").render_as_string()
+        )
         self._engine = engine
 
     @classmethod

@@ -295,7 +295,7 @@ def _stored(connection: Connection, *wanted: ColumnElement[bool], limit: int | N
         StoredResult(
             id=row["id"],
             run=row["run_name"],
-            result=result_of(row, [defect_of(defect) for defect in defects[row["id"]]]),
+            result=result_of(dict(row), [defect_of(defect) for defect in defects[row["id"]]]),
             pictures=tuple(Picture(kind=p["kind"], path=p["path"], bytes=p["bytes"]) for p in pictures[row["id"]]),
             verdicts=tuple(
                 Verdict(
