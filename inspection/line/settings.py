@@ -22,9 +22,10 @@ class LineSettings(Section):
     Attributes:
         deadline_ms: milliseconds from the capture of a part until its result is durable; later ones are counted as
             missed deadlines, their decision stays.
-        part_timeout_ms: milliseconds that the inspection of one batch may take; its parts are then reported as TIMEOUT
-            and whatever the inspection says later is discarded. While an inspection hangs, parts that wait in the queue
-            for as long are reported as TIMEOUT too.
+        part_timeout_ms: milliseconds after which a part that has not been judged is reported as TIMEOUT; whatever the
+            inspection says later is discarded. They count from the capture of the part; where the source waits
+            (on_overload = "block") from the start of its inspection, and while an inspection hangs for the parts in
+            the queue too.
         queue: most parts that wait for the inspection.
         batch: most parts that are judged together.
         batch_wait_ms: milliseconds that a part waits for others to be judged with it.
