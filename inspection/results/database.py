@@ -109,6 +109,16 @@ class Database:
         with self._explained(), self._engine.connect().execution_options(writes=True) as connection, connection.begin():
             yield connection
 
+    @contextmanager
+    def apart(self) -> Iterator[Connection]:
+        """Gives a connection without a transaction, for locks that last as long as it does.
+
+        Raises:
+            StoreError: it cannot be used.
+        """
+        with self._explained(), self._engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
     def close(self) -> None:
         """Closes all connections."""
         self._engine.dispose()

@@ -62,13 +62,17 @@ class Picture:
 
     Attributes:
         kind: "raw" frame or "overlay" of the heatmap.
-        path: relative to the folder of pictures, with forward slashes.
+        folder: id of the folder of pictures in which it lies; see `pictures.PictureFolder`.
+        path: relative to that folder, with forward slashes.
         bytes: size of the file.
+        written: when it was written, with a time zone.
     """
 
     kind: Kind
+    folder: str
     path: str
     bytes: int
+    written: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +130,45 @@ class StoredResult:
 def microseconds(time: datetime) -> int:
     """Returns the microseconds from 1970 UTC to a time with a zone."""
     return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+def time_of(microseconds: int) -> datetime:
+    """Returns the time in UTC of so many microseconds from 1970 UTC."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def picture_row(result: int, picture: Picture) -> dict[str, Any]:
+    """Returns the row of `pictures`."""
+    return {
+        "result": result,
+        "kind": picture.kind,
+        "folder": picture.folder,
+        "path": picture.path,
+        "bytes": picture.bytes,
+        "written_us": microseconds(picture.written),
+    }
+
+
+def picture_of(row: Mapping[str, Any]) -> Picture:
+    """Reads what `picture_row` has written."""
+    return Picture(
+        kind=row["kind"],
+        folder=row["folder"],
+        path=row["path"],
+        bytes=row["bytes"],
+        written=time_of(row["written_us"]),
+    )
+
+
+def verdict_of(row: Mapping[str, Any], run: str, part: str) -> Verdict:
+    """Reads a row of `verdicts`."""
+    return Verdict(
+        run=run,
+        part=part,
+        verdict=Decision(row["verdict"]),
+        who=row["who"],
+        given=datetime.fromisoformat(row["given"]),
+    )
 
 
 def result_row(run: int, result: PartResult) -> dict[str, Any]:

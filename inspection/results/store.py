@@ -24,8 +24,11 @@ from inspection.results.records import (
     defect_of,
     defect_rows,
     microseconds,
+    picture_of,
+    picture_row,
     result_of,
     result_row,
+    verdict_of,
 )
 
 PAGE = 500
@@ -136,7 +139,7 @@ class ResultsStore:
             self._add_pictures(connection, new, pictures or {})
             old = [part for part in latest if part not in new]
             for k in range(0, len(old), PAGE):
-                stored = _stored(connection, (columns.run == number) & columns.part.in_(old[k : k + PAGE]))
+                stored = read_results(connection, (columns.run == number) & columns.part.in_(old[k : k + PAGE]))
                 conflicts += [s.result.part for s in stored if s.result != latest[s.result.part]]
         if conflicts:
             raise PartConflictError(run, sorted(set(conflicts)))
@@ -237,7 +240,7 @@ class ResultsStore:
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
             with self.database.reading() as connection:
-                page = _stored(connection, *wanted, tables.results.c.id > last, limit=size)
+                page = read_results(connection, *wanted, tables.results.c.id > last, limit=size)
             yield from page
             if len(page) < size:
                 return
@@ -276,17 +279,13 @@ class ResultsStore:
     def _add_pictures(
         self, connection: Connection, new: Mapping[str, int], pictures: Mapping[str, Sequence[Picture]]
     ) -> None:
-        rows = [
-            {"result": id, "kind": picture.kind, "path": picture.path, "bytes": picture.bytes}
-            for part, id in new.items()
-            for picture in pictures.get(part, ())
-        ]
+        rows = [picture_row(id, picture) for part, id in new.items() for picture in pictures.get(part, ())]
         if rows:
             connection.execute(tables.pictures.insert(), rows)
 
 
-def _stored(connection: Connection, *wanted: ColumnElement[bool], limit: int | None = None) -> list[StoredResult]:
-    """Reads results with all that belongs to them."""
+def read_results(connection: Connection, *wanted: ColumnElement[bool], limit: int | None = None) -> list[StoredResult]:
+    """Reads the results that meet all conditions, with all that belongs to them, in the order of writing."""
     query = select(tables.results, tables.runs.c.name.label("run_name")).join(tables.runs).where(*wanted)
     rows = connection.execute(query.order_by(tables.results.c.id).limit(limit)).mappings().all()
     ids = [row["id"] for row in rows]
@@ -296,17 +295,8 @@ def _stored(connection: Connection, *wanted: ColumnElement[bool], limit: int | N
             id=row["id"],
             run=row["run_name"],
             result=result_of(dict(row), [defect_of(defect) for defect in defects[row["id"]]]),
-            pictures=tuple(Picture(kind=p["kind"], path=p["path"], bytes=p["bytes"]) for p in pictures[row["id"]]),
-            verdicts=tuple(
-                Verdict(
-                    run=row["run_name"],
-                    part=row["part"],
-                    verdict=Decision(verdict["verdict"]),
-                    who=verdict["who"],
-                    given=datetime.fromisoformat(verdict["given"]),
-                )
-                for verdict in verdicts[row["id"]]
-            ),
+            pictures=tuple(picture_of(picture) for picture in pictures[row["id"]]),
+            verdicts=tuple(verdict_of(verdict, row["run_name"], row["part"]) for verdict in verdicts[row["id"]]),
         )
         for row in rows
     ]

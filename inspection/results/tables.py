@@ -113,8 +113,11 @@ pictures = Table(
     metadata,
     Column("result", ForeignKey("results.id"), primary_key=True),
     Column("kind", String, primary_key=True, comment="raw or overlay"),
-    Column("path", AnyText, nullable=False, comment="relative to the folder of pictures"),
+    Column("folder", String, nullable=False, comment="id of the folder of pictures"),
+    Column("path", AnyText, nullable=False, comment="relative to that folder"),
     Column("bytes", BigInteger, nullable=False),
+    Column("written_us", BigInteger, nullable=False, comment="microseconds since 1970 UTC"),
+    Index("pictures_folder_written", "folder", "written_us"),
 )
 
 verdicts = Table(

@@ -175,7 +175,7 @@ def test_pages_join_without_a_gap_while_another_writes(store: ResultsStore) -> N
 
 def test_pictures_and_verdicts_belong_to_their_part(store: ResultsStore) -> None:
     run = started(store)
-    raw = Picture(kind="raw", path="x/a.png", bytes=10)
+    raw = Picture(kind="raw", folder="f", path="x/a.png", bytes=10, written=NOON)
     store.write(run, [ok("a", decision=Decision.NG), ok("b")], {"a": [raw]})
     early = Verdict(run=run, part="a", verdict=Decision.NG, who="Ana", given=NOON)
     late = Verdict(run=run, part="a", verdict=Decision.OK, who="Bo", given=NOON + timedelta(seconds=1))
