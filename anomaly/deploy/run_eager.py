@@ -54,6 +54,10 @@ class EagerRuntime(Runtime):
             torch.set_num_threads(threads)
         return cls(load_artifact(path), device=device)
 
+    def covered(self, height: int, width: int) -> tuple[int, int]:
+        """Returns height and width in pixels of the map that a frame of `height` x `width` covers."""
+        return self.artifact.scorer.input.covered(height, width)
+
     def run(self, batch: Frames) -> Scores:
         """Runs the scorer and its calibration."""
         images = batch if self.frame.layout == "NCHW" else batch.transpose(0, 3, 1, 2)

@@ -1,7 +1,7 @@
 """The contract of a runtime: raw frames in as numpy arrays, `Scores` out, whatever runs the model.
 
 This module needs the standard library and numpy alone. One small file per runtime defines how a batch is run
-(`run_eager`, `run_onnx`, `run_openvino`); everything else is the same for all of them and lies here.
+(`run_eager`, `run_onnx`, `run_openvino`, `run_tensorrt`); everything else is the same for all of them and lies here.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +17,9 @@ from anomaly.deploy.manifest import DECISIONS, OUTPUTS, Frame, Frames, Manifest
 from anomaly.errors import ArtifactError, SettingError, UnknownNameError
 
 RUNTIMES = {
+    ".engine": "anomaly.deploy.run_tensorrt:TensorRtRuntime",
     ".onnx": "anomaly.deploy.run_onnx:OnnxRuntime",
+    ".plan": "anomaly.deploy.run_tensorrt:TensorRtRuntime",
     ".safetensors": "anomaly.deploy.run_eager:EagerRuntime",
     ".xml": "anomaly.deploy.run_openvino:OpenVinoRuntime",
 }
@@ -107,6 +109,11 @@ class Runtime(ABC):
         shape = tuple({"H": height, "W": width}.get(side, side) for side in self.frame.shape(count))
         return np.full(shape, self.frame.value_range[0], dtype=self.frame.dtype)
 
+    def covered(self, height: int, width: int) -> tuple[int, int]:
+        """Returns height and width in pixels of the map that a frame of `height` x `width` covers."""
+        assert self.manifest.covered is not None  # a runtime that takes frames of any size overrides this
+        return self.manifest.covered
+
     def _padded(self, batch: Frames, fewest: int) -> Scores:
         """Runs a batch that may be shorter than the model allows; repeated frames change nothing for the others."""
         missing = fewest - len(batch)
@@ -123,7 +130,8 @@ def load(path: Path | str, *, device: str = "cpu", provider: str | None = None, 
     """Loads a model file and warms it up.
 
     Args:
-        path: .onnx (ONNX Runtime), .xml (OpenVINO) or .safetensors (the model itself, in PyTorch).
+        path: .onnx (ONNX Runtime), .xml (OpenVINO), .engine or .plan (TensorRT, device "cuda") or .safetensors (the
+            model itself, in PyTorch).
         device: "cpu", "cuda" or "cuda:1"; for OpenVINO any of its devices, e.g. "gpu", "npu" or "auto".
         provider: for ONNX Runtime "cpu", "cuda" or "tensorrt"; by default what the device suggests. Others have none.
         threads: threads of the CPU that one run uses; None leaves the choice to the runtime.

@@ -6,11 +6,11 @@ exactly. `locate` looks again at the pixels around the blob and takes the centro
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inspection.components import centroid, components
 from inspection.wafer.defects import Blob
 
 _LOOKS = 6  # a scratch is followed this often
@@ -36,23 +36,18 @@ def find_blobs(
     Returns:
         Regions connected by edges or corners; the centroid is weighted by the excess over the threshold.
     """
-    import cv2
-
     above = anomaly_map > threshold
     if mask is not None:
         above &= mask
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
     found = []
-    for label in range(1, count):
-        left, top, width, height, area = (int(value) for value in stats[label])
-        inside = labels[top : top + height, left : left + width] == label
-        values = anomaly_map[top : top + height, left : left + width]
-        excess = np.where(inside, values - threshold, 0)
-        row, column = _centroid(excess, top, left)
+    for region in components(above):
+        values, inside = anomaly_map[region.window], region.inside
+        row, column = centroid(np.where(inside, values - threshold, 0), region.top, region.left)
         peak = float(values[inside].max())
-        box = (float(top), float(left), float(top + height), float(left + width))
+        top, left, bottom, right = map(float, region.box)
         p = None if p_value is None else p_value(peak)
-        found.append(Blob(row, column, box, float(area), peak, float(values[inside].mean()), p))
+        box = (top, left, bottom, right)
+        found.append(Blob(row, column, box, float(region.area), peak, float(values[inside].mean()), p))
     return found
 
 
@@ -87,7 +82,7 @@ def locate(difference: NDArray[np.float32], blob: Blob) -> Blob:
             break
         box = found  # it may go on beyond what was looked at
     # Equal weights place a scratch best, the differences themselves a spot; their root serves both.
-    row, column = _centroid(np.where(differs, np.sqrt(change), 0), top, left)
+    row, column = centroid(np.where(differs, np.sqrt(change), 0), top, left)
     return blob._replace(row=row, column=column, box=box, area=float(differs.sum()))
 
 
@@ -101,10 +96,3 @@ def _strongest(change: NDArray[np.float32], limit: float) -> NDArray[np.bool_]:
     sums = np.bincount(labels[differs], weights=change[differs], minlength=count)
     strongest: NDArray[np.bool_] = differs & (labels == int(np.argmax(sums)))
     return strongest
-
-
-def _centroid(weights: NDArray[Any], top: int, left: int) -> tuple[float, float]:
-    total = float(weights.sum())
-    row = float((weights.sum(axis=1) * (np.arange(weights.shape[0]) + 0.5)).sum()) / total
-    column = float((weights.sum(axis=0) * (np.arange(weights.shape[1]) + 0.5)).sum()) / total
-    return top + row, left + column
