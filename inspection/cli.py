@@ -3,7 +3,9 @@
 import typer
 
 from inspection.init_cli import calibrate_command, init_command
+from inspection.line_cli import run_command
 
 app = typer.Typer(help="Inspect parts on a line: recipes, line runner, review.", no_args_is_help=True)
 app.command("init")(init_command)
 app.command("calibrate")(calibrate_command)
+app.command("run")(run_command)

@@ -7,7 +7,6 @@ and whatever it says later is discarded.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from threading import Event, Thread
@@ -22,7 +21,6 @@ from inspection.line.stages import REPORTED_TOGETHER, Acquisition, Common, Inspe
 from inspection.parts import Inspector, Reason
 
 _TICK_S = 0.02
-_SHOWN_EVERY_S = 0.25
 _JOIN_S = 1.0
 _HANG_S = 5.0
 
@@ -70,7 +68,6 @@ class Line:
         settings: LineSettings,
         recipe: str = "",
         model: str = "",
-        watch: Callable[[Status], None] = lambda status: None,
     ) -> None:
         """Stores the pieces; nothing starts yet.
 
@@ -81,7 +78,6 @@ class Line:
             settings: how the line runs.
             recipe: sha256 of the recipe, for results of parts that the inspector never gave back.
             model: sha256 of the model, likewise.
-            watch: is called four times a second, and once at the end, from the thread that calls `run`.
         """
         hard = settings.overloaded is not None
         belt = Belt(2 * settings.queue + REPORTED_TOGETHER, settings.queue, settings.part_timeout_ms / 1000, hard)
@@ -93,7 +89,6 @@ class Line:
         self._reporting = Reporting(self._common, source, report)
         stages = (self._acquisition, self._inspection, self._reporting)
         self._threads = [Thread(target=stage.run, name=type(stage).__name__, daemon=True) for stage in stages]
-        self._watch = watch
         self._state = State.READY
         self._asked_to_stop = self._asked_to_hurry = False
 
@@ -106,7 +101,7 @@ class Line:
         self._asked_to_stop = True
 
     def status(self) -> Status:
-        """Returns the line as it is now."""
+        """Returns the line as it is now; any thread may ask, e.g. one that draws it."""
         common = self._common
         return Status(
             state=self._state,
@@ -132,14 +127,10 @@ class Line:
         self._state = State.RUNNING
         for thread in self._threads:
             thread.start()
-        shown, stopping = 0.0, 0.0
+        stopping = 0.0
         while not self._common.belt.done and self._reporting.failure is None and not self._reporting_hangs():
-            now = time.monotonic()
-            stopping = self._follow(stopping, now)
+            stopping = self._follow(stopping, time.monotonic())
             self._supervise()
-            if now - shown >= _SHOWN_EVERY_S:
-                shown = now
-                self._watch(self.status())
             time.sleep(_TICK_S)
         return self._ended()
 
@@ -190,13 +181,11 @@ class Line:
         if self._acquisition.failure is not None:
             problems.append(f"the source failed ({self._acquisition.failure}); what it had delivered is reported")
         self._state = State.FAILED if problems else State.DONE
-        status = self.status()
-        self._watch(status)
         if problems:
             raise LineError("the line stopped: " + "; ".join(problems)) from (
                 self._reporting.failure or self._acquisition.failure
             )
-        return status
+        return self.status()
 
     def _listed(self, lost: list[Ticket]) -> str:
         """Returns the parts without durable result; those that the source holds come last."""

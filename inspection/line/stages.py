@@ -135,6 +135,7 @@ class Inspection:
             for ticket, outcome in zip(batch, outcomes, strict=True):
                 if not belt.settle(ticket, outcome):
                     self._common.counters.discarded()
+            self._common.alarms.clear(AlarmKind.INSPECTION_HANGS)
 
     def _until(self, first: Ticket) -> float:
         """A batch waits for more parts only as long as its first part can still make its deadline."""

@@ -24,7 +24,7 @@ QUICK = LineSettings(part_timeout_ms=150.0, deadline_ms=100.0, watchdog_s=0.1, s
 
 def test_all_parts_are_judged_and_reported_once():
     kept, judge = Kept(), Judge()
-    status = Line(GivenParts(parts(200)), judge, kept, QUICK, watch=lambda status: None).run()
+    status = Line(GivenParts(parts(200)), judge, kept, QUICK).run()
     assert kept.names == sorted(judge.asked) == [f"p{number:04d}" for number in range(200)]
     assert status.state == State.DONE
     assert (status.figures.seen, status.figures.reported, status.figures.judged) == (200, 200, 200)
@@ -205,12 +205,16 @@ def test_a_stalled_camera_raises_the_alarm_until_parts_come_again():
         time.sleep(0.4)
         yield part("after")
 
-    seen: list[Status] = []
-    status = Line(GivenParts(camera()), Judge(), Kept(), QUICK, watch=seen.append).run()
+    line = Line(GivenParts(camera()), Judge(), Kept(), QUICK)
+    thread, ended = in_thread(line.run)
+    wait_until(lambda: bool(line.status().alarms))
+    assert line.status().alarms[0].until is None
+    thread.join(5)
+    (status,) = ended
+    assert isinstance(status, Status)
     (alarm,) = status.alarms
     assert alarm.kind == AlarmKind.SOURCE_STALLED
     assert alarm.until is not None
-    assert any(one.alarms and one.alarms[0].until is None for one in seen), "it is shown while it lasts"
     assert status.figures.reported == 2
 
 

@@ -1,9 +1,9 @@
 """What every source is, and how parts get their names."""
 
 import re
-from collections import Counter
 from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import PurePath
 from threading import Event
 from typing import Protocol
@@ -64,7 +64,7 @@ class Serial:
             raise SettingError.of(
                 "Source", "pattern of the serial number", f"a regular expression ({error})", pattern
             ) from None
-        self._given: Counter[str] = Counter()
+        self._given: set[str] = set()
 
     def of(self, path: PurePath) -> tuple[str, str]:
         """Returns the id of the part in the file `path`, and what is wrong with its name ("" if nothing is)."""
@@ -76,8 +76,14 @@ class Serial:
                 serial = found
             else:
                 problem = f"has no serial number: {path.name!r} does not match {self._pattern.pattern!r}"
-        self._given[serial] += 1
-        return (serial if self._given[serial] == 1 else f"{serial}#{self._given[serial]}"), problem
+        numbered = (f"{serial}#{repeat}" for repeat in count(2))
+        part = next(name for name in chain([serial], numbered) if name not in self._given)
+        self._given.add(part)
+        return part, problem
+
+    def take_back(self, part: str) -> None:
+        """Forgets an id that was given to nothing."""
+        self._given.discard(part)
 
 
 class FrameIds:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from inspection.line.errors import SourceError
 
+_LOCK_S = 1.0
 _TABLE = """
 CREATE TABLE IF NOT EXISTS files (
     path TEXT NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
@@ -62,7 +63,7 @@ class FileMemory:
         self._lock = Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._db = sqlite3.connect(path, timeout=_LOCK_S, check_same_thread=False, isolation_level=None)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(_TABLE)
         except (sqlite3.Error, OSError) as error:
@@ -84,12 +85,20 @@ class FileMemory:
             return [OpenFile(FileKey(*row[:3]), row[3], row[4]) for row in rows]
 
     def open(self, file: OpenFile) -> None:
-        """Writes that a file is about to be delivered."""
+        """Writes that a file is about to be delivered.
+
+        Raises:
+            sqlite3.Error: it cannot be written.
+        """
         with self._lock:
             self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, 0)", (*file.key, *file[1:]))
 
     def close(self, keys: Sequence[FileKey]) -> None:
-        """Writes that the results of files are durable."""
+        """Writes that the results of files are durable.
+
+        Raises:
+            sqlite3.Error: it cannot be written; nothing is.
+        """
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:

@@ -6,7 +6,9 @@ and then becomes a part with a problem. The surest way to hand over a file is to
 with a dot, or ending in .tmp) and to rename it.
 """
 
+import logging
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from inspection.line.sources.base import Serial
 from inspection.line.sources.files import FileContent
 from inspection.line.sources.memory import FileKey, FileMemory, OpenFile
 from inspection.parts import Part
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +141,12 @@ class WatchedFolder:
         if now is not None and content.problem and candidate.tried < candidate.since + self._times.give_up:
             return None
         part = content.as_part(PurePath(key.path), self._serial)
-        self._memory.open(OpenFile(key, part.id, part.captured.isoformat()))
+        try:
+            self._memory.open(OpenFile(key, part.id, part.captured.isoformat()))
+        except sqlite3.OperationalError as error:  # disk full, locked: the file stays in the folder and comes later
+            _log.warning("%s waits: what was inspected cannot be remembered (%s)", path, error)
+            self._serial.take_back(part.id)
+            return None
         del self._candidates[key.path]
         with self._lock:
             self._known.add(key)
