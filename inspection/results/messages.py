@@ -10,9 +10,9 @@ from pydantic import Field
 from anomaly.calibration import Decision
 from inspection.parts import Defect, Reason
 from inspection.results.records import StoredResult
+from inspection.results.tables import escaped
 from inspection.section import Section
 
-VERSION = 1
 _NAMESPACE = uuid.UUID("5b1c2b1e-6c0f-5d0e-9d7b-2a4c7f0f3a11")
 
 
@@ -34,11 +34,12 @@ class DefectMessage(Section):
     @classmethod
     def of(cls, defect: Defect) -> "DefectMessage":
         """Returns the message of a defect."""
-        return cls(**{name: getattr(defect, name) for name in cls.model_fields})
+        values = {name: getattr(defect, name) for name in cls.model_fields}
+        return cls(**values | {"severity": escaped(defect.severity)})
 
 
 class ResultMessage(Section):
-    """What became of one part."""
+    """What became of one part. Text is as the database holds it; see `tables.escaped`."""
 
     version: Literal[1] = Field(description="of this format")
     id: str = Field(description="stable: the same part of the same run always has it; drop what came before")
@@ -47,7 +48,7 @@ class ResultMessage(Section):
     source: str = Field(description="the camera or the file")
     captured: str = Field(description="when the part was seen, ISO 8601 with time zone")
     decision: Literal["OK", "REVIEW", "NG"] = Field(description="only a part that was judged can be OK")
-    reason: Literal[tuple(Reason.__members__)] = Field(description="why")  # type: ignore[valid-type]
+    reason: Literal[tuple(Reason.__members__)] = Field(description="why")
     detail: str = Field(description="the reason in words")
     score: float | None = Field(description="anomaly score; null if the part was not judged")
     p_value: float | None = Field(description="share of normal parts that score at least as high; null if not judged")
@@ -75,21 +76,21 @@ class Message:
         """Returns the message of a stored result."""
         result, id = stored.result, message_id(stored.run, stored.result.part)
         content = ResultMessage(
-            version=VERSION,
+            version=1,
             id=id,
-            run=stored.run,
-            part=result.part,
-            source=result.source,
+            run=escaped(stored.run),
+            part=escaped(result.part),
+            source=escaped(result.source),
             captured=result.captured.isoformat(),
             decision=Decision(result.decision).value,
             reason=Reason(result.reason).value,
-            detail=result.detail,
+            detail=escaped(result.detail),
             score=result.score,
             p_value=result.p_value,
             defects=tuple(DefectMessage.of(defect) for defect in result.defects),
-            recipe=result.recipe,
-            model=result.model,
-            milliseconds=dict(result.milliseconds),
+            recipe=escaped(result.recipe),
+            model=escaped(result.model),
+            milliseconds={escaped(name): float(value) for name, value in result.milliseconds.items()},
             pictures={picture.kind: picture.path for picture in stored.pictures},
         )
         return cls(id, content)
@@ -109,6 +110,6 @@ def schema() -> dict[str, Any]:
     """Returns the JSON schema (2020-12) of a message."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"anomaly-suite: result of one part, version {VERSION}",
+        "title": "anomaly-suite: result of one part, version 1",
         **{key: value for key, value in ResultMessage.model_json_schema().items() if key != "title"},
     }

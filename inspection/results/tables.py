@@ -31,18 +31,20 @@ _UNSTORABLE = re.compile("[\x00\x1b\ud800-\udfff]")
 _ESCAPED = re.compile("\x1b([0-9a-f]{4})")
 
 
-class AnyText(TypeDecorator[str]):
-    """Text of any content. What no database takes (NUL, half surrogates of names that are not UTF-8) is escaped.
+def escaped(text: str) -> str:
+    """Returns the text as it is stored and sent: what no database takes becomes ESC and four hexadecimal digits."""
+    return _UNSTORABLE.sub(lambda found: f"{_ESCAPE}{ord(found[0]):04x}", text)
 
-    Each such character is stored as the control character ESC with its four hexadecimal digits; all else as it is.
-    """
+
+class AnyText(TypeDecorator[str]):
+    """Text of any content; NUL, ESC and half surrogates (from file names that are not UTF-8) are stored `escaped`."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """Returns the text as it is stored."""
-        return value if value is None else _UNSTORABLE.sub(lambda found: f"{_ESCAPE}{ord(found[0]):04x}", value)
+        return value if value is None else escaped(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
         """Returns the text as it was given."""
