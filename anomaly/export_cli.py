@@ -13,7 +13,9 @@ def export_command(
     out: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; default: beside the model, named after it.")
     ] = None,
-    target: Annotated[str, typer.Option("--format", help="onnx or openvino.")] = "onnx",
+    target: Annotated[
+        str, typer.Option("--format", help="onnx; openvino; or tensorrt, on the machine with the GPU of the line.")
+    ] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
     size: Annotated[
         str, typer.Option(help="Frames of the camera as HEIGHTxWIDTH; default: the canvas, which needs no resize.")
@@ -41,6 +43,8 @@ def export_command(
         anomaly export part.safetensors --format openvino --size 1024x1280 --layout NHWC --batch 1..8
 
         anomaly export part.safetensors --precision int8 --images parts/good --dataset datasets/part
+
+        anomaly export part.safetensors --format tensorrt --precision fp16      on a machine with a CUDA GPU
     """
     import hashlib
     import json
@@ -82,6 +86,10 @@ def export_command(
     ]
     if found := parity.get("auroc"):
         lines.append(f"  image AUROC on {found['images']} images: {found['before']:.4f} -> {found['after']:.4f}")
+    if target == "tensorrt":
+        from anomaly.deploy.tensorrt import trtexec
+
+        lines.append(f"  to build one elsewhere from an ONNX export: {trtexec(path.with_suffix('.onnx'), frame)}")
     typer.echo("\n".join(lines))
 
 

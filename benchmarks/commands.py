@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from anomaly.errors import AnomalyError
+from anomaly.errors import AnomalyError, SettingError
 
 
 def new_parser(module: str, doc: str | None, examples: str, out: str) -> argparse.ArgumentParser:
@@ -43,3 +43,15 @@ def names(text: str) -> list[str]:
 def _told(error: AnomalyError) -> int:
     print(f"Error: {error}", file=sys.stderr)
     return 2
+
+
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    """Reads a comma-separated list of positive whole numbers.
+
+    Raises:
+        SettingError: it is something else.
+    """
+    parts = names(text)
+    if not parts or not all(part.strip().isdigit() and int(part) for part in parts):
+        raise SettingError(f"{option} must be positive whole numbers with commas between them, like 1,8; got {text!r}")
+    return tuple(int(part) for part in parts)

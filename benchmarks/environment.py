@@ -12,7 +12,7 @@ from pathlib import Path
 from anomaly.errors import DatasetError
 
 _ROOT = Path(__file__).resolve().parents[1]
-_PACKAGES = ("torch", "timm", "numpy", "anomalib", "onnxruntime", "onnxruntime-gpu")
+_PACKAGES = ("torch", "timm", "numpy", "anomalib", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf", "tensorrt")
 
 FACTS = ("cpu", "cores", "date", "commit", "versions")
 """Columns of `facts`."""

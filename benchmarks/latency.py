@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from anomaly.progress import Progress, silent
+
 _WARM = 3
 
 
@@ -29,12 +31,27 @@ class Latency(NamedTuple):
     p90: float
 
 
-@torch.inference_mode()
 def take_turns(calls: Mapping[str, Call], runs: int) -> dict[str, Latency]:
+    """Returns median and 90th percentile of what `times_in_turns` measures."""
+    taken = times_in_turns(calls, runs)
+    return {name: Latency(*(float(q) for q in np.quantile(times, (0.5, 0.9)))) for name, times in taken.items()}
+
+
+@torch.inference_mode()
+def times_in_turns(calls: Mapping[str, Call], runs: int, progress: Progress = silent) -> dict[str, list[float]]:
     """Times each call `runs` times, one after the other in every round, after three rounds that do not count.
 
     Before a timed call the same one runs untimed: caches and threads are warm, as where part follows part.
+
+    Args:
+        calls: what is timed, by name.
+        runs: timed calls of each.
+        progress: is told which round it is.
+
+    Returns:
+        Wall times in milliseconds of every call, in the order in which they were taken.
     """
+    advance = progress("timed rounds", _WARM + runs)
     before = torch.get_num_threads()
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(_WARM + runs):
@@ -45,5 +62,6 @@ def take_turns(calls: Mapping[str, Call], runs: int) -> dict[str, Latency]:
             call.run()
             if turn >= _WARM:
                 taken[name].append(1000 * (time.perf_counter() - start))
+        advance(1)
     torch.set_num_threads(before)
-    return {name: Latency(*(float(q) for q in np.quantile(times, (0.5, 0.9)))) for name, times in taken.items()}
+    return taken

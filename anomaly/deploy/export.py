@@ -23,8 +23,12 @@ from anomaly.images import Sample
 from anomaly.metrics import auroc
 from anomaly.progress import Progress, silent
 
-FORMATS = {"onnx": "anomaly.deploy.onnx", "openvino": "anomaly.deploy.openvino"}
-"""Name of a target -> module with `SUFFIX`, `variants` and `write`, imported on demand."""
+FORMATS = {
+    "onnx": "anomaly.deploy.onnx",
+    "openvino": "anomaly.deploy.openvino",
+    "tensorrt": "anomaly.deploy.tensorrt",
+}
+"""Name of a target -> module with `SUFFIX`, `DEVICE`, `require`, `variants` and `write`, imported on demand."""
 CALIBRATION = 64
 """Normal frames that int8 is calibrated with, at most."""
 
@@ -87,17 +91,20 @@ def export(
         The manifest that was written, with the parity that was measured.
 
     Raises:
+        DeviceError: the format is built for a device that is not there.
         ExportError: the detector cannot be exported; says why.
+        MissingExtraError: the format needs a package that is not installed.
         ParityError: the export scores other than the model; says by how much.
         InputError: an image is not of the size of the frame.
         SettingError: an argument is not allowed.
     """
     check_precision(precision)
-    module = _module(target)
+    module = module_of(target)
     if out.suffix != module.SUFFIX:
         raise SettingError(f"an export to {target} must end in {module.SUFFIX}; got {out.name!r}")
     if precision == "int8" and not normals:
         raise SettingError("int8 is calibrated on normal images of the part; name their folder with --images")
+    module.require(frame)
     given = frames_from_files(normals, artifact.scorer.input, frame, CALIBRATION) if normals else None
     gate = Gate(artifact, frame, precision, parity_frames(frame, given), tests, progress)
     origin = {"anomaly-suite": version("anomaly-suite"), "model file sha256": source_sha256}
@@ -105,7 +112,7 @@ def export(
     advance = progress("exporting the graph", 1)
     model = to_onnx(ScoringGraph(artifact, frame))
     advance(1)
-    return ship(module.variants(model, precision, given), module.write, gate, manifest, out)
+    return ship(module.variants(model, precision, given), module.write, gate, manifest, out, module.DEVICE)
 
 
 def suffix_of(target: str) -> str:
@@ -114,10 +121,15 @@ def suffix_of(target: str) -> str:
     Raises:
         UnknownNameError: no such target.
     """
-    return str(_module(target).SUFFIX)
+    return str(module_of(target).SUFFIX)
 
 
-def _module(target: str) -> Any:
+def module_of(target: str) -> Any:
+    """Returns the module of a target; see `FORMATS`.
+
+    Raises:
+        UnknownNameError: no such target.
+    """
     if target not in FORMATS:
         raise UnknownNameError.among("format", target, FORMATS)
     return import_module(FORMATS[target])
@@ -129,8 +141,9 @@ def ship(
     gate: "Gate",
     manifest: Manifest,
     out: Path,
+    device: str = "cpu",
 ) -> Manifest:
-    """Writes the first variant that passes the gate, all or nothing, and returns its manifest. See `export`."""
+    """Writes the first variant that passes the gate on a device, all or nothing. See `export`."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
@@ -139,7 +152,7 @@ def ship(
                 tried.mkdir()
                 proved.mkdir()
                 write(model, tried / out.name, manifest.to_metadata())
-                parity = gate.measure(words, load(tried / out.name))
+                parity = gate.measure(words, load(tried / out.name, device=device))
                 if parity is None:
                     continue
                 shipped = replace(manifest, parity=parity)

@@ -24,15 +24,18 @@ import torch
 
 from anomaly.deploy.graph import ScoringGraph
 from anomaly.deploy.half import to_half
-from anomaly.deploy.manifest import INPUT, OUTPUTS, Frames
+from anomaly.deploy.manifest import INPUT, OUTPUTS, Frame, Frames
 from anomaly.deploy.simplify import NETWORK, PRODUCT, simplify
 from anomaly.errors import ExportError, SettingError
 
 SUFFIX = ".onnx"
+DEVICE = "cpu"
+"""Where the parity of an export is measured."""
 OPSET = 20
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _LARGEST = 2**31 - 1
 _FIRST = 2
+_SYMMETRIC = {"ActivationSymmetric": True, "WeightSymmetric": True, "AddQDQPairToWeight": True, "QuantizeBias": False}
 
 
 def to_onnx(graph: ScoringGraph) -> Any:
@@ -72,13 +75,18 @@ def to_onnx(graph: ScoringGraph) -> Any:
     return model
 
 
-def variants(model: Any, precision: str, frames: Frames | None) -> Iterator[tuple[str, Any]]:
+def require(frame: Frame) -> None:
+    """Checks that the format can be made here: ONNX always can, for any frame."""
+
+
+def variants(model: Any, precision: str, frames: Frames | None, symmetric: bool = False) -> Iterator[tuple[str, Any]]:
     """Yields the model in a precision, widest variant first, each with a line that says what it covers.
 
     Args:
         model: what `to_onnx` returned.
         precision: "fp32", "fp16" or "int8".
         frames: raw frames of normals to calibrate int8 with, in the shape that the model takes.
+        symmetric: int8 without zero points and with float biases, as TensorRT takes it.
     """
     if precision == "fp32":
         yield "fp32", model
@@ -88,7 +96,7 @@ def variants(model: Any, precision: str, frames: Frames | None) -> Iterator[tupl
             yield f"fp16: {words}", to_half(model, nodes)
         else:
             assert frames is not None
-            yield f"int8: {words}", _int8(model, nodes, frames)
+            yield f"int8: {words}", quantised(model, nodes, frames, symmetric)
 
 
 def covers(model: Any, precision: str) -> list[tuple[str, set[str]]]:
@@ -135,10 +143,17 @@ def _notes(node: Any) -> set[str]:
     return {entry.key for entry in node.metadata_props}
 
 
-def _int8(model: Any, nodes: set[str], frames: Frames) -> Any:
-    """Quantises products to Q/DQ: symmetric weights per channel, activations by their range over the normals.
+def quantised(model: Any, nodes: set[str], frames: Frames, symmetric: bool = False) -> Any:
+    """Quantises products to Q/DQ with ONNX Runtime's static quantiser.
 
-    7 bits for the weights: without VNNI a CPU adds two products of 8 bits in 16, and would saturate.
+    Weights are symmetric, per channel; activations are scaled by their range over the normals. For CPUs the weights get
+    7 bits: without VNNI a CPU adds two products of 8 bits in 16, and would saturate.
+
+    Args:
+        model: onnx.ModelProto in float32.
+        nodes: names of the nodes that may be quantised.
+        frames: raw frames of normals.
+        symmetric: all in int8 without zero points, weights as Q/DQ of their float values, biases in float.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -154,10 +169,11 @@ def _int8(model: Any, nodes: set[str], frames: Frames) -> Any:
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_PRODUCTS),
             per_channel=True,
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
+            reduce_range=not symmetric,
+            activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=kept,
+            extra_options=_SYMMETRIC if symmetric else {},
         )
         return onnx.load_model(target)
 

@@ -11,13 +11,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from anomaly.deploy.manifest import INPUT, Frames
+from anomaly.deploy.manifest import INPUT, Frame, Frames
 from anomaly.deploy.onnx import covers
 from anomaly.deploy.run_openvino import PLACE
 from anomaly.errors import MissingExtraError
 
 SUFFIX = ".xml"
+DEVICE = "cpu"
 _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
+
+
+def require(frame: Frame) -> None:
+    """Checks that the format can be made here, before any work is done.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+    _import()
 
 
 def variants(model: Any, precision: str, frames: Frames | None) -> Iterator[tuple[str, Any]]:
@@ -53,12 +63,16 @@ def write(model: Any, path: Path, metadata: Mapping[str, str]) -> list[Path]:
     return [path.with_suffix(".bin"), path]
 
 
-def _converted(model: Any) -> Any:
+def _import() -> Any:
     try:
         import openvino
     except ImportError as error:
         raise MissingExtraError.of("openvino", "openvino", "an export to OpenVINO") from error
-    return openvino.Core().read_model(model.SerializeToString())
+    return openvino
+
+
+def _converted(model: Any) -> Any:
+    return _import().Core().read_model(model.SerializeToString())
 
 
 def _int8(model: Any, nodes: set[str], frames: Frames) -> Any:
@@ -75,4 +89,5 @@ def _int8(model: Any, nodes: set[str], frames: Frames) -> Any:
     ]
     data = nncf.Dataset(list(frames), lambda frame: {INPUT: frame[None]})
     scope = nncf.IgnoredScope(names=kept, validate=False)
-    return nncf.quantize(network, data, subset_size=len(frames), ignored_scope=scope)
+    with contextlib.redirect_stdout(io.StringIO()):  # it draws bars of its own
+        return nncf.quantize(network, data, subset_size=len(frames), ignored_scope=scope)
