@@ -206,7 +206,8 @@ def _lossless(image: Image) -> tuple[str, bytes]:
     import tifffile
 
     stream = io.BytesIO()
-    tifffile.imwrite(stream, image, compression="zlib", photometric="minisblack", planarconfig="contig")
+    planes = None if channels == 1 else "contig"
+    tifffile.imwrite(stream, image, compression="zlib", photometric="minisblack", planarconfig=planes)
     return "tiff", stream.getvalue()
 
 

@@ -3,6 +3,7 @@
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+
 from anomaly.calibration import Decision
 from inspection.parts import Inspected, PartResult, Reason
 from inspection.results.records import Run
