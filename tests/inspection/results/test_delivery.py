@@ -219,6 +219,26 @@ def test_jsonl_and_csv_of_a_recipe_lie_beside_it(tmp_path: Path) -> None:
     assert len((tmp_path / "out" / "a.csv").read_text().splitlines()) == 3
 
 
+@pytest.mark.peer
+def test_the_outbox_works_in_postgresql_too(postgresql: Any, tmp_path: Path) -> None:
+    chosen = settings(database=postgresql.database())
+    one, other = MemoryPublisher("shared"), MemoryPublisher("shared")
+    one.fails = "away"
+    reporter = Reporter.open(chosen, tmp_path, run(), publishers=[one])
+    reporter.report([seen("old")])
+    reporter.close(limit_seconds=0.1)
+    one.fails = ""
+    with Reporter.open(chosen, tmp_path, run(), publishers=[one]) as first:
+        wait_for(lambda: parts(one) == ["old"])
+        with Reporter.open(chosen, tmp_path, run(), publishers=[other]) as second:
+            second.report([seen(part) for part in range(150)])
+            first.report([seen("last")])
+            wait_for(lambda: len(one.received) == 152)
+    assert [part for part in parts(one) if part not in ("old", "last")] == [str(part) for part in range(150)]
+    assert (parts(one)[0], parts(other)) == ("old", [])
+    assert not list(tmp_path.glob("*.sqlite*"))
+
+
 class Hook(BaseHTTPRequestHandler):
     """Answers 503 to the first requests, then 204; keeps what it took."""
 

@@ -266,42 +266,47 @@ def test_a_locked_store_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert len(list(store.results())) == 1
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_full_disk_says_so_and_nothing_stored_is_lost(tmp_path: Path) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"no small disk can be mounted: {mounted.stderr.decode().strip()}")
-    try:
-        with ResultsStore.open(disk / "results.sqlite", create=True) as store:
-            run = started(store)
-            ballast = disk / "ballast"
-            ballast.write_bytes(b"x" * 1_500_000)
-            written: list[str] = []
-
-            def write_on() -> None:
-                for k in range(10_000):
-                    store.write(run, [ok(str(k), detail="d" * 3000)])
-                    written.append(str(k))
-
-            with pytest.raises(StoreError, match="the disk is full"):
-                write_on()
-            assert [s.result.part for s in store.results()] == written
-            ballast.unlink()
-            store.write(run, [ok("after")])
-            assert [s.result.part for s in store.results()] == [*written, "after"]
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_file_that_cannot_be_written_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "results.sqlite"
-    ResultsStore.open(path, create=True).close()
-    path.chmod(0o444)
-    with ResultsStore.open(path) as store, pytest.raises(StoreError, match="cannot be written"):
+def test_a_full_disk_says_so_and_nothing_stored_is_lost(small_disk: Path) -> None:
+    with ResultsStore.open(small_disk / "results.sqlite", create=True) as store:
+        run = started(store)
+        ballast = small_disk / "ballast"
+        ballast.write_bytes(b"x" * 1_500_000)
+        written: list[str] = []
+
+        def write_on() -> None:
+            for k in range(10_000):
+                store.write(run, [ok(str(k), detail="d" * 3000)])
+                written.append(str(k))
+
+        with pytest.raises(StoreError, match="the disk is full"):
+            write_on()
+        assert [s.result.part for s in store.results()] == written
+        ballast.unlink()
+        store.write(run, [ok("after")])
+        assert [s.result.part for s in store.results()] == [*written, "after"]
+
+
+def test_a_disk_that_takes_no_writes_says_so(small_disk: Path) -> None:
+    path = small_disk / "results.sqlite"
+    with ResultsStore.open(path, create=True) as store:
         started(store)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(StoreError, match=r"cannot be (opened|written)"):
+        started(ResultsStore.open(path))
 
 
 def test_a_read_only_database_says_so(store: ResultsStore, place: str) -> None:
