@@ -2,10 +2,16 @@
 
 import typer
 
+from inspection.assure_cli import assure_app
 from inspection.init_cli import calibrate_command, init_command
 from inspection.line_cli import run_command
+from inspection.report_cli import report_command
+from inspection.review_cli import review_app
 
 app = typer.Typer(help="Inspect parts on a line: recipes, line runner, review.", no_args_is_help=True)
 app.command("init")(init_command)
 app.command("calibrate")(calibrate_command)
 app.command("run")(run_command)
+app.command("report")(report_command)
+app.add_typer(review_app, name="review")
+app.add_typer(assure_app, name="assure")

@@ -7,6 +7,7 @@ hypergeometric distribution (Buonaccorsi, A note on confidence intervals for pro
 American Statistician 1987), and a sample that is the whole lot leaves nothing open.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from anomaly.errors import SettingError
@@ -77,7 +78,6 @@ def lot_count(count: int, of: int, lot: int, confidence: float = 0.95) -> tuple[
     Raises:
         SettingError: an argument is out of its range.
     """
-    import numpy as np
     from scipy.stats import hypergeom
 
     if of == 0:
@@ -88,11 +88,11 @@ def lot_count(count: int, of: int, lot: int, confidence: float = 0.95) -> tuple[
     if lot < of:
         raise SettingError.of("lot_count", "lot", f"at least the sample, {of}", lot)
     tail = (1 - confidence) / 2
-    possible = np.arange(count, lot - of + count + 1)
-    so_many = hypergeom.sf(count - 1, lot, possible, of)  # rises with the number in the lot
-    so_few = hypergeom.cdf(count, lot, possible, of)  # falls with it
-    kept = possible[(so_many >= tail) & (so_few >= tail)]
-    return int(kept[0]), int(kept[-1])
+    possible = range(count, lot - of + count + 1)
+    # so many are found more often, so few less often, the more there are
+    low = bisect_left(possible, True, key=lambda inside: hypergeom.sf(count - 1, lot, inside, of) >= tail)
+    above = bisect_left(possible, True, key=lambda inside: hypergeom.cdf(count, lot, inside, of) < tail)
+    return possible[low], possible[above - 1]
 
 
 def percent(value: float) -> str:

@@ -59,8 +59,8 @@ def test_large_groups_that_vary_a_little_get_laneys_limits():
 
 def test_binomial_groups_keep_the_binomial_limits():
     rng = np.random.default_rng(1)
-    kept = [p_chart(groups(rng.binomial(500, 0.05, 40), [500] * 40), 40).sigma_z == 1 for _ in range(200)]
-    assert 0.90 <= np.mean(kept) <= 1.0
+    kept = [p_chart(groups(rng.binomial(500, 0.05, 40), [500] * 40), 40).sigma_z == 1 for _ in range(100)]
+    assert 0.88 <= np.mean(kept) <= 1.0
 
 
 def test_a_doubled_share_is_found_and_small_groups_are_said():
@@ -134,7 +134,7 @@ def test_the_average_is_the_recursion_and_the_limits_are_exact():
 def test_one_false_alarm_in_about_500_parts():
     rng = np.random.default_rng(5)
     lengths = []
-    for _ in range(200):
+    for _ in range(150):
         chart = ewma_chart(rng.gamma(2, size=6000), 4000)
         lengths.append(min((a.point - 3999 for a in chart.alarms if a.point >= 4000), default=2000))
     assert 400 <= np.mean(lengths) <= 600

@@ -1,0 +1,39 @@
+"""Fills the templates of the pages."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+
+def rendered(template: Path, *, title: str, headline: str, provenance: Mapping[str, str], **values: Any) -> str:
+    """Returns a self-contained HTML document.
+
+    Args:
+        template: file that extends `base.html.j2`.
+        title: what the page is about.
+        headline: the outcome in one sentence.
+        provenance: name -> value, shown at the end.
+        **values: what the template names.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from anomaly.report.words import BADGES, number
+
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, Path(__file__).parent]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    return environment.get_template(template.name).render(
+        title=title,
+        headline=headline,
+        badges={word: badge for word, badge in BADGES.items() if word in ("NG", "REVIEW", "OK")},
+        provenance={**provenance, "anomaly-suite": version("anomaly-suite")},
+        written=datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
+        **values,
+    )
