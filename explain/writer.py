@@ -1,0 +1,303 @@
+"""Writes what a run explains: report.html, report.pdf, report.json and figures/*.png and *.svg, part by part."""
+
+import base64
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from anomaly.calibration import Calibration
+from anomaly.errors import ImageFileError, SettingError
+from anomaly.report import display
+from explain import figures
+from explain.localisation import Lift, stretched
+from explain.page import PartPage, html
+from explain.pdf import Pdf
+from explain.run import Judged, Part
+from explain.summary import Clusters, clusters, lift_words, localised, reduced_map
+from explain.twin import Normals
+
+HTML, PDF, JSON, FIGURES = "report.html", "report.pdf", "report.json", "figures"
+LONGEST_STEM = 80
+
+
+@dataclass(frozen=True)
+class About:
+    """What a report says of its run.
+
+    Attributes:
+        title: headline, e.g. the name of the part.
+        model: provenance, name -> value, in the order to be shown.
+        calibration: thresholds and scores of normals.
+        value_range: as `InputSpec.value_range`.
+        methods: names of the methods that were asked for.
+        normals: normal images that replaced regions and that are shown; None where there were none.
+        seed: seed of what is drawn.
+    """
+
+    title: str
+    model: Mapping[str, str]
+    calibration: Calibration
+    value_range: tuple[float, float]
+    methods: tuple[str, ...]
+    normals: Normals | None
+    seed: int = 0
+
+
+@dataclass
+class _Kept:
+    """What is remembered of the parts for the summary, small."""
+
+    maps: dict[str, list[Float32[np.ndarray, "_ _"]]] = field(default_factory=dict)
+    masks: list[Bool[np.ndarray, "_ _"]] = field(default_factory=list)
+    marked: list[Bool[np.ndarray, "_ _"]] = field(default_factory=list)
+    trust: dict[str, Counter[str]] = field(default_factory=dict)
+    removed: dict[str, list[float]] = field(default_factory=dict)
+    background: np.ndarray | None = None
+
+
+class ReportWriter:
+    """Writes figures as parts come in, and the reports at the end, also after an exception, which they then name.
+
+    Memory: the encoded pictures of the parts, and their maps at 256 px.
+    """
+
+    def __init__(self, out: Path, about: About, judged: Sequence[Judged], chosen: Sequence[Judged]) -> None:
+        """Remembers what was scored and what is to be explained; nothing is written before the `with` block."""
+        self.out, self.about, self.judged, self.chosen = out, about, judged, chosen
+        self.failures: list[ImageFileError] = []
+        self._pages: list[PartPage] = []
+        self._rows: list[dict[str, Any]] = []
+        self._kept = _Kept()
+        self._stems: set[str] = set()
+        self._pdf: Pdf
+
+    def __enter__(self) -> "ReportWriter":
+        """Makes the folder ready.
+
+        Raises:
+            SettingError: `out` is not a folder, or holds files that no earlier run has written.
+        """
+        _clear(self.out)
+        (self.out / FIGURES).mkdir(parents=True, exist_ok=True)
+        self._pdf = Pdf(self.out / PDF)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Writes the reports."""
+        interrupted = f"{kind.__name__}: {error}" if kind else ""
+        calibration = self.about.calibration
+        scores = figures.scores_figure(
+            calibration, [one.score for one in self.judged], [page.part.judged.score for page in self._pages]
+        )
+        found, lifts = self._clusters(), localised(self._kept.maps, self._kept.masks, self.about.seed)
+        pictures = {"scores": scores}
+        if found is not None:
+            assert self._kept.background is not None
+            background = cv2.resize(self._kept.background, found.counts.shape[::-1], interpolation=cv2.INTER_AREA)
+            pictures["clusters"] = figures.clusters_figure(found.counts, background, found.parts)
+        encoded = {name: figures.encoded(figure, "png") for name, figure in pictures.items()}
+        for name, figure in pictures.items():
+            self._write_figure(f"_{name}", figure, encoded[name])
+        summary = self._summary(found, lifts)
+        written = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        text = {
+            "headline": self.headline,
+            "summary": summary,
+            "table": self.table(),
+            "lifts": [lift_words(name, lift) for name, lift in lifts.items()],
+            "interrupted": interrupted,
+            "written": written,
+            "failures": [str(failure) for failure in self.failures],
+        }
+        uris = {name: _uri(picture) for name, picture in encoded.items()}
+        others = [one for one in self.judged if one not in [page.part.judged for page in self._pages]]
+        (self.out / HTML).write_text(html(self.about, self._pages, others, uris, text), encoding="utf-8")
+        self._pdf.close(self.about, pictures, text)
+        (self.out / JSON).write_text(json.dumps(self._json(text, lifts), indent=1) + "\n", encoding="utf-8")
+
+    @property
+    def headline(self) -> str:
+        """The outcome in plain words."""
+        counts = Counter(str(one.verdict.decision) for one in self.judged)
+        decided = ", ".join(f"{counts[word]} {word}" for word in ("NG", "REVIEW", "OK") if counts[word])
+        done = len(self._pages)
+        failed = f", {len(self.failures)} could not be used" if self.failures else ""
+        return f"{len(self.judged)} images scored: {decided or 'none'}; {done} explained{failed}"
+
+    def add(self, part: Part) -> None:
+        """Draws a part and remembers its figures."""
+        stem = self._stem(part.judged.path)
+        sheet = figures.part_figure(part, self.about.value_range, self.about.normals)
+        drawn = figures.encoded(sheet, "png")
+        self._write_figure(stem, sheet, drawn)
+        curves = figures.curves_figure(part) if part.ground.judged else None
+        if curves is not None:
+            picture = figures.encoded(curves, "png")
+            self._write_figure(f"{stem}_curves", curves, picture)
+        page = PartPage(part, _uri(drawn), _uri(picture) if curves is not None else "", f"{FIGURES}/{stem}.svg")
+        self._pages.append(page)
+        self._pdf.part(page, sheet, curves, len(self._pages), len(self.chosen), self.about.calibration.ng.value)
+        self._rows.append(_row(part, page))
+        self._keep(part)
+
+    def table(self) -> list[dict[str, Any]]:
+        """Returns one row per method over all parts: how often it held, and what its strongest 4 % takes away."""
+        rows = []
+        for name, counts in self._kept.trust.items():
+            removed = self._kept.removed.get(name, [])
+            rows.append(
+                {
+                    "method": name,
+                    "holds": counts["holds"],
+                    "doubtful": counts["doubtful"],
+                    "not judged": counts["not judged"],
+                    "removed": float(np.mean(removed)) if removed else None,
+                }
+            )
+        return rows
+
+    def _keep(self, part: Part) -> None:
+        kept = self._kept
+        for one in part.explained:
+            name = one.explanation.method
+            kept.trust.setdefault(name, Counter())[one.trust.word] += 1
+            if one.found is not None:
+                kept.removed.setdefault(name, []).append(one.found.removed)
+            if name == "anomaly_map":
+                kept.marked.append(reduced_map(one.marked.astype(np.float32)) > 0.5)
+        if kept.background is None:
+            kept.background = display(part.image, self.about.value_range)
+        if part.mask is not None and part.mask.any():
+            for one in part.explained:
+                kept.maps.setdefault(one.explanation.method, []).append(reduced_map(one.explanation.map))
+            kept.masks.append(stretched(part.mask, reduced_map(part.explained[0].explanation.map).shape))
+
+    def _clusters(self) -> Clusters | None:
+        return clusters(self._kept.marked) if self._kept.marked else None
+
+    def _summary(self, found: Clusters | None, lifts: Mapping[str, Mapping[str, Lift]]) -> list[str]:
+        lines = [found.words] if found else ["No image was flagged, so there is nothing to explain."]
+        left = len(self.chosen) - len(self._pages)
+        flagged = sum(str(one.verdict.decision) != "OK" for one in self.judged)
+        if flagged > len(self.chosen):
+            lines.append(f"{flagged - len(self.chosen)} flagged images are listed but not explained: raise --most.")
+        if left:
+            lines.append(f"{left} images that were to be explained could not be.")
+        if self._pages and self.about.normals is None:
+            lines.append(
+                "No normal images were given, so what replaced regions is a stand-in: give --normals for figures that "
+                "mean what they say."
+            )
+        if lifts:
+            lines.append(f"Known defects of {len(self._kept.masks)} parts were compared with the maps.")
+        return lines
+
+    def _json(self, text: Mapping[str, Any], lifts: Mapping[str, Mapping[str, Lift]]) -> dict[str, Any]:
+        return {
+            "title": self.about.title,
+            "headline": text["headline"],
+            "interrupted": text["interrupted"],
+            "written": text["written"],
+            "model": dict(self.about.model),
+            "methods": list(self.about.methods),
+            "normals": list(self.about.normals.names) if self.about.normals else [],
+            "summary": text["summary"],
+            "methods_over_parts": text["table"],
+            "localisation": {name: {k: asdict(v) for k, v in found.items()} for name, found in lifts.items()},
+            "images": [
+                {
+                    "path": str(one.path),
+                    "score": one.score,
+                    "p_value": one.verdict.p_value,
+                    "decision": str(one.verdict.decision),
+                }
+                for one in self.judged
+            ],
+            "parts": self._rows,
+            "failed": [{"path": str(f.path), "reason": f.reason} for f in self.failures],
+        }
+
+    def _write_figure(self, stem: str, figure: Any, png: bytes) -> None:
+        (self.out / FIGURES / f"{stem}.png").write_bytes(png)
+        (self.out / FIGURES / f"{stem}.svg").write_bytes(figures.encoded(figure, "svg"))
+
+    def _stem(self, path: Path) -> str:
+        plain = re.sub(r"[^A-Za-z0-9.-]+", "-", path.stem)[:LONGEST_STEM].strip(".-") or "image"
+        stem, number = plain, 1
+        while stem in self._stems:
+            number += 1
+            stem = f"{plain}-{number}"
+        self._stems.add(stem)
+        return stem
+
+
+def _row(part: Part, page: PartPage) -> dict[str, Any]:
+    """The numbers of a part as JSON."""
+    return {
+        "path": str(part.judged.path),
+        "score": part.judged.score,
+        "p_value": part.judged.verdict.p_value,
+        "decision": str(part.judged.verdict.decision),
+        "twin": {"kind": part.twin.kind, "score": part.ground.twin, "sources": list(part.twin.sources[:5])},
+        "judged": part.ground.judged,
+        "nearest": asdict(part.nearest) if part.nearest else None,
+        "figure": page.figure,
+        "refused": part.refused,
+        "explanations": [
+            {
+                "method": one.explanation.method,
+                "control": one.control,
+                "settings": dict(one.explanation.settings),
+                "check": asdict(one.explanation.check) if one.explanation.check else None,
+                "seconds": round(one.seconds, 3),
+                "faithfulness": asdict(one.found) if one.found else None,
+                "stability": asdict(one.stable) if one.stable else None,
+                "localised": one.localised,
+                "trust": one.trust.word,
+                "warnings": list(one.trust.warnings),
+            }
+            for one in part.explained
+        ],
+    }
+
+
+def _uri(png: bytes) -> str:
+    """A picture for a page: JPEG where it is smaller, which photographs are."""
+    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    jpeg = bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])[1])
+    kind, content = ("jpeg", jpeg) if len(jpeg) < len(png) else ("png", png)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _clear(out: Path) -> None:
+    """Removes the results of an earlier run; refuses a folder that holds anything else."""
+    if out.exists() and not out.is_dir():
+        raise SettingError.of("the report", "folder", "a folder that is empty or does not exist yet", str(out))
+    if not out.exists():
+        return
+    own = {out / name for name in (HTML, PDF, JSON)}
+    drawn = {path for path in (out / FIGURES).glob("*") if path.suffix in (".png", ".svg")}
+    earlier = own | drawn if (out / JSON).is_file() else set()
+    foreign = sorted(path for path in out.rglob("*") if path not in earlier and path != out / FIGURES)
+    if foreign:
+        raise SettingError.of(
+            "the report",
+            "folder",
+            f"new, empty, or hold only an earlier report (it holds {foreign[0].relative_to(out).as_posix()!r}); choose "
+            "another",
+            str(out),
+        )
+    for path in earlier:
+        path.unlink(missing_ok=True)
