@@ -9,7 +9,8 @@ import torch
 
 from anomaly.progress import Progress, silent
 
-_WARM = 3
+WARM = 3
+"""Rounds that do not count."""
 
 
 class Call(NamedTuple):
@@ -38,8 +39,10 @@ def take_turns(calls: Mapping[str, Call], runs: int) -> dict[str, Latency]:
 
 
 @torch.inference_mode()
-def times_in_turns(calls: Mapping[str, Call], runs: int, progress: Progress = silent) -> dict[str, list[float]]:
-    """Times each call `runs` times, one after the other in every round, after three rounds that do not count.
+def times_in_turns(
+    calls: Mapping[str, Call], runs: int, progress: Progress = silent, warm: int = WARM
+) -> dict[str, list[float]]:
+    """Times each call `runs` times, one after the other in every round, after `warm` rounds that do not count.
 
     Before a timed call the same one runs untimed: caches and threads are warm, as where part follows part.
 
@@ -47,20 +50,21 @@ def times_in_turns(calls: Mapping[str, Call], runs: int, progress: Progress = si
         calls: what is timed, by name.
         runs: timed calls of each.
         progress: is told which round it is.
+        warm: rounds before those.
 
     Returns:
         Wall times in milliseconds of every call, in the order in which they were taken.
     """
-    advance = progress("timed rounds", _WARM + runs)
+    advance = progress("timed rounds", warm + runs)
     before = torch.get_num_threads()
     taken: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(_WARM + runs):
+    for turn in range(warm + runs):
         for name, call in calls.items():
             torch.set_num_threads(call.threads)
             call.run()
             start = time.perf_counter()
             call.run()
-            if turn >= _WARM:
+            if turn >= warm:
                 taken[name].append(1000 * (time.perf_counter() - start))
         advance(1)
     torch.set_num_threads(before)

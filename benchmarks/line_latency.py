@@ -30,7 +30,7 @@ from anomaly.images.synthetic import write_dataset
 from anomaly.progress import Progress, silent
 from benchmarks.anomalib_exports import export_peers, open_peer
 from benchmarks.environment import shared_file
-from benchmarks.latency import Call, times_in_turns
+from benchmarks.latency import WARM, Call, times_in_turns
 from benchmarks.roofline import Roofline, Work, measure, work_of
 
 OURS = "subspace"
@@ -275,9 +275,9 @@ def _peers(
     return cases
 
 
-def _timed(cases: Sequence[Case], runs: int, threads: int, progress: Progress) -> list[Row]:
+def _timed(cases: Sequence[Case], runs: int, threads: int, progress: Progress, warm: int = WARM) -> list[Row]:
     calls = {str(number): Call(case.call, threads) for number, case in enumerate(cases)}
-    times = times_in_turns(calls, runs, progress)
+    times = times_in_turns(calls, runs, progress, warm)
     return [case.row._replace(times=times[str(number)]) for number, case in enumerate(cases)]
 
 
@@ -311,7 +311,7 @@ def _wafers(
             covers = f"{precision}, {words}"
             row = Row(OURS, best.runtime, precision, WAFER_FRAMES, WAFER_SIDE, canvas, covers, [], work)
             cases.append(Case(row, call))
-        yield from _timed(cases, _ROUNDS_OF_A_WAFER, wish.threads, progress)
+        yield from _timed(cases, _ROUNDS_OF_A_WAFER, wish.threads, progress, warm=1)
 
 
 def _first_that_ships(exporter: Exporter, best: Row) -> tuple[Path, str]:

@@ -152,6 +152,8 @@ class Manifest:
         return {
             KEY: manifest,
             f"input.{INPUT}": self.frame.in_words(),
+            "input.layout": self.frame.layout,
+            "input.range": " ".join(repr(value) for value in self.frame.value_range),
             "output.score": "float32 (N): anomaly score, raw and unbounded, higher is more anomalous",
             "output.map": f"float32 (N, {height}, {width}): anomaly map on the canvas, higher is more anomalous",
             "output.p_value": "float32 (N): share of normal units that score at least this high, above 0 to 1",

@@ -1,8 +1,10 @@
 """ONNX Runtime on the CPU, with CUDA, or with its TensorRT provider. Needs numpy and onnxruntime alone."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+from anomaly.deploy.engines import cache_folder
 from anomaly.deploy.manifest import INPUT, OUTPUTS, Frames, Manifest
 from anomaly.deploy.runtime import Runtime, Scores, named
 from anomaly.errors import ArtifactError, DeviceError, MissingExtraError, SettingError, UnknownNameError
@@ -48,7 +50,10 @@ class OnnxRuntime(Runtime):
                 "pip install onnxruntime-gpu in place of onnxruntime"
             )
         device_id = None if kind == "cpu" else int(number or 0)
-        session = _session(onnxruntime, path, _providers(provider, device_id), threads)
+        providers = _providers(provider, device_id)
+        if provider == "tensorrt":
+            providers[0][1].update(_engine_options(onnxruntime, path))
+        session = _session(onnxruntime, path, providers, threads)
         running = session.get_providers()
         if running[0] != wanted:  # it falls back to another provider with a line in its log, nothing else
             raise DeviceError(
@@ -93,6 +98,48 @@ def _providers(provider: str, device_id: int | None) -> list[Any]:
     if provider == "cuda":
         return [cuda, PROVIDERS["cpu"]]
     return [(PROVIDERS["tensorrt"], {"device_id": device_id}), cuda, PROVIDERS["cpu"]]
+
+
+def _engine_options(onnxruntime: Any, path: Path) -> dict[str, Any]:
+    """Returns the options of the TensorRT provider: shapes that never change, engines kept in the cache.
+
+    An engine is built at load, which takes minutes; ONNX Runtime names it after the graph and the GPU, the folder adds
+    the file and the version. CUDA graphs stay off: the provider wants inputs at one address for ever.
+
+    Raises:
+        SettingError: the file is in int8 as CPUs take it.
+    """
+    manifest = Manifest.from_metadata(_metadata(onnxruntime, path), path)
+    if manifest.precision == "int8":
+        raise SettingError(
+            f"{path} is in int8 with zero points, which TensorRT does not take: use an fp16 export, or provider 'cuda'"
+        )
+    version = f"onnxruntime-{onnxruntime.__version__}"
+    folder = str(cache_folder() / f"{version}-{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}")
+    options: dict[str, Any] = {
+        "trt_engine_cache_enable": True,
+        "trt_engine_cache_path": folder,
+        "trt_timing_cache_enable": True,
+        "trt_timing_cache_path": folder,
+        "trt_fp16_enable": manifest.precision == "fp16",
+    }
+    fewest, most = manifest.frame.batch
+    if fewest < most:
+        for name, count in (("min", fewest), ("opt", most), ("max", most)):
+            shape = "x".join(str(side) for side in manifest.frame.shape(count))
+            options[f"trt_profile_{name}_shapes"] = f"{INPUT}:{shape}"
+    return options
+
+
+def _metadata(onnxruntime: Any, path: Path) -> Any:
+    """Returns the metadata of a file, opened on the CPU without any optimisation."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=[PROVIDERS["cpu"]])
+    except Exception as error:  # ONNX Runtime's own classes have no common base
+        raise ArtifactError(f"ONNX Runtime cannot open {path}: {error}") from error
+    return session.get_modelmeta().custom_metadata_map
 
 
 def _name(provider: str) -> str:

@@ -4,40 +4,20 @@ An engine runs on the TensorRT version and the kind of GPU that it was built wit
 `part.engine.json` with the manifest, the hash of the engine, and what it was built with: a plan has no place for them.
 """
 
-import hashlib
-import json
 import threading
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from anomaly.deploy import cuda
+from anomaly.deploy.engines import Origin, read_engine
 from anomaly.deploy.manifest import INPUT, OUTPUTS, Frames, Manifest
 from anomaly.deploy.runtime import Runtime, Scores, named
 from anomaly.errors import ArtifactError, DeviceError, MissingExtraError, SettingError
 
 LENGTHS = 8
 """Lengths of a batch that are prepared at most; others are filled up to the next one."""
-
-
-class Origin(NamedTuple):
-    """What an engine was built with: it runs nowhere else.
-
-    Attributes:
-        tensorrt: version of TensorRT.
-        gpu: name of the GPU.
-        capability: its compute capability.
-    """
-
-    tensorrt: str
-    gpu: str
-    capability: str
-
-    def in_words(self) -> str:
-        """One line for people."""
-        return f"TensorRT {self.tensorrt} for {self.gpu} (compute capability {self.capability})"
 
 
 def import_tensorrt(number: int) -> tuple[Any, cuda.Gpu]:
@@ -53,40 +33,6 @@ def import_tensorrt(number: int) -> tuple[Any, cuda.Gpu]:
     except ImportError as error:
         raise MissingExtraError.of("tensorrt", "tensorrt", "TensorRT") from error
     return tensorrt, gpu
-
-
-def sidecar(path: Path) -> Path:
-    """Returns the file with the manifest of an engine."""
-    return path.with_name(f"{path.name}.json")
-
-
-def describe_engine(plan: bytes, origin: Origin, metadata: Mapping[str, str]) -> str:
-    """Returns the content of the file beside an engine."""
-    entries = {"sha256": hashlib.sha256(plan).hexdigest(), "built_with": origin._asdict(), "metadata": dict(metadata)}
-    return json.dumps(entries, indent=1, sort_keys=True)
-
-
-def read_engine(path: Path) -> tuple[bytes, Origin, Manifest]:
-    """Reads an engine with what lies beside it.
-
-    Raises:
-        ArtifactError: the manifest is missing or damaged, or belongs to another engine.
-    """
-    beside = sidecar(path)
-    if not beside.is_file():
-        raise ArtifactError(
-            f"{path} has no {beside.name} beside it, so nobody knows what it scores and whether it scores like its "
-            "model: build it with `anomaly export --format tensorrt` on this machine"
-        )
-    try:
-        entries = json.loads(beside.read_text(encoding="utf-8"))
-        stored, origin, metadata = entries["sha256"], Origin(**entries["built_with"]), entries["metadata"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{beside} is damaged: {error}; export again") from error
-    plan = path.read_bytes()
-    if hashlib.sha256(plan).hexdigest() != stored:
-        raise ArtifactError(f"{beside} belongs to another engine than {path}, or one of them is damaged; export again")
-    return plan, origin, Manifest.from_metadata(metadata, beside)
 
 
 class TensorRtRuntime(Runtime):

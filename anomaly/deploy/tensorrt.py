@@ -9,9 +9,7 @@ Building takes minutes. Engines are kept in a cache, under a key of model, Tenso
 each kernel was is kept there too, which shortens the next build on the same GPU.
 """
 
-import hashlib
 import json
-import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,8 +17,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from anomaly.deploy import onnx as onnx_target
+from anomaly.deploy.engines import Origin, cache_folder, describe_engine, engine_key, keep, sidecar, timing_file
 from anomaly.deploy.manifest import INPUT, Frame, Frames, Manifest
-from anomaly.deploy.run_tensorrt import Origin, describe_engine, import_tensorrt, sidecar
+from anomaly.deploy.run_tensorrt import import_tensorrt
 from anomaly.errors import DeviceError, ExportError, MissingExtraError
 
 SUFFIX = ".engine"
@@ -136,32 +135,6 @@ def write(typed: Typed, path: Path, metadata: Mapping[str, str]) -> list[Path]:
     beside = sidecar(path)
     beside.write_text(describe_engine(plan, origin, metadata), encoding="utf-8")
     return [beside, path]
-
-
-def cache_folder() -> Path:
-    """Returns where engines are kept: ANOMALY_ENGINES, or a folder in the user's cache."""
-    own = os.environ.get("ANOMALY_ENGINES")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anomaly-suite" / "engines"
-
-
-def engine_key(model: bytes, origin: Origin, precision: str) -> str:
-    """Returns the name of an engine in the cache: another model, TensorRT, GPU or precision has another one."""
-    return hashlib.sha256(json.dumps([hashlib.sha256(model).hexdigest(), *origin, precision]).encode()).hexdigest()
-
-
-def timing_file(origin: Origin) -> Path:
-    """Returns where the times of kernels are kept; they hold for one TensorRT on one kind of GPU."""
-    return cache_folder() / f"timing-{hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:16]}"
-
-
-def keep(path: Path, content: bytes) -> None:
-    """Writes a file of the cache, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def check_built_precision(information: str, precision: str) -> None:

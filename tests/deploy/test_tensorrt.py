@@ -18,12 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomaly.deploy import cuda, load, run_tensorrt, tensorrt
+from anomaly.deploy import cuda, engines, load, run_onnx, run_tensorrt, tensorrt
 from anomaly.deploy import onnx as onnx_target
+from anomaly.deploy.engines import Origin, describe_engine, read_engine, sidecar
 from anomaly.deploy.export import export, frame_of
 from anomaly.deploy.graph import describe
 from anomaly.deploy.manifest import INPUT
-from anomaly.deploy.run_tensorrt import Origin, TensorRtRuntime, describe_engine, lengths, read_engine, sidecar
+from anomaly.deploy.run_tensorrt import TensorRtRuntime, lengths
 from anomaly.deploy.testing import check_runtime
 from anomaly.errors import ArtifactError, DeviceError, ExportError, MissingExtraError, SettingError
 from anomaly.input_spec import InputSpec
@@ -136,22 +137,46 @@ def test_an_engine_of_another_machine_is_refused_before_it_is_opened(here, metad
         load(tmp_path / "part.engine", device="cuda")
 
 
+def test_the_provider_of_onnx_runtime_keeps_its_engines_and_knows_its_shapes(
+    artifact_of, graph_of, grey, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setenv("ANOMALY_ENGINES", str(tmp_path / "engines"))
+    artifact, path, found = artifact_of("subspace", grey), tmp_path / "part.onnx", {}
+    for precision in ("fp32", "fp16", "int8"):
+        metadata = describe(artifact, frame_of(artifact, batch=(1, 4)), "onnx", precision, {}).to_metadata()
+        onnx_target.write(graph_of("subspace", grey), path, metadata)
+        if precision == "int8":
+            with pytest.raises(SettingError, match="zero points"):
+                run_onnx._engine_options(onnxruntime, path)
+        else:
+            found[precision] = run_onnx._engine_options(onnxruntime, path)
+    assert [found[p]["trt_fp16_enable"] for p in found] == [False, True]
+    assert found["fp16"]["trt_profile_opt_shapes"] == "frame:4x1x64x96"
+    folders = {options["trt_engine_cache_path"] for options in found.values()}
+    assert len(folders) == 2, "another file, another folder"
+    assert all(Path(folder).parent == tmp_path / "engines" for folder in folders)
+    library = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime_providers_tensorrt.so"), None)
+    if library is not None:
+        content = library.read_bytes() + b"".join(p.read_bytes() for p in library.parent.glob("libonnxruntime.so.*"))
+        assert [name for name in found["fp16"] if name.encode() not in content] == [], "names of the options"
+
+
 words = st.text(max_size=6)
 
 
 @given(*[st.tuples(st.binary(max_size=6), words, words, words, words) for _ in range(2)])
 def test_engines_share_a_key_only_if_nothing_differs(first, second):
-    keys = [tensorrt.engine_key(model, Origin(*origin), precision) for model, *origin, precision in (first, second)]
+    keys = [engines.engine_key(model, Origin(*origin), precision) for model, *origin, precision in (first, second)]
     assert (keys[0] == keys[1]) == (first == second)
 
 
 def test_engines_are_kept_where_the_user_says(monkeypatch, tmp_path: Path):
     monkeypatch.setenv("ANOMALY_ENGINES", str(tmp_path))
-    assert tensorrt.cache_folder() == tmp_path
-    tensorrt.keep(tmp_path / "a" / "x", b"1")
-    tensorrt.keep(tmp_path / "a" / "x", b"2")
+    assert engines.cache_folder() == tmp_path
+    engines.keep(tmp_path / "a" / "x", b"1")
+    engines.keep(tmp_path / "a" / "x", b"2")
     assert [(p.name, p.read_bytes()) for p in (tmp_path / "a").iterdir()] == [("x", b"2")]
-    assert tensorrt.timing_file(ORIGIN) != tensorrt.timing_file(ORIGIN._replace(gpu="NVIDIA A2"))
+    assert engines.timing_file(ORIGIN) != engines.timing_file(ORIGIN._replace(gpu="NVIDIA A2"))
 
 
 def test_the_command_line_for_trtexec_names_shapes_only_where_they_vary(artifact_of, grey):
