@@ -6,6 +6,8 @@ another one instead of failing half way.
 """
 
 import importlib.util
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,6 +86,8 @@ class Database:
         opened = cls(_engine(url))
         try:
             opened._check(create)
+            if create and is_sqlite(url):
+                opened._log_ahead()
         except BaseException:
             opened.close()
             raise
@@ -144,6 +148,25 @@ class Database:
                     "update anomaly-suite"
                 )
 
+    def _log_ahead(self) -> None:
+        """Switches the file, which is known to be one of ours, to WAL mode; it stays so.
+
+        Nobody else may use the file at that moment, and SQLite does not always wait for that.
+        """
+        limit = time.monotonic() + BUSY_SECONDS
+        connection = self._engine.raw_connection()
+        try:
+            while True:
+                try:
+                    connection.cursor().execute("PRAGMA journal_mode = WAL")
+                    return
+                except sqlite3.OperationalError as error:
+                    if time.monotonic() > limit:
+                        raise StoreError(f"{self.place}: it cannot be switched to WAL mode ({error})") from error
+                time.sleep(0.05)
+        finally:
+            connection.close()
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -182,8 +205,8 @@ def _engine(url: URL) -> Engine:
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # SQLAlchemy's BEGIN is the only one
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _begin_sqlite(connection: Connection) -> None:

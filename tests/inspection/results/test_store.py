@@ -235,7 +235,7 @@ def test_foreign_missing_and_broken_files_are_refused_and_left_as_they_are(tmp_p
         connection.execute("CREATE TABLE bills (id INTEGER)")
     connection.close()
     empty.touch()
-    before = text.read_bytes()
+    before = [path.read_bytes() for path in (text, foreign, empty)]
     for path, create, message in (
         (text, True, "no SQLite database"),
         (foreign, True, "no database of results.*bills"),
@@ -245,7 +245,9 @@ def test_foreign_missing_and_broken_files_are_refused_and_left_as_they_are(tmp_p
     ):
         with pytest.raises(StoreError, match=message):
             ResultsStore.open(path, create=create)
-    assert text.read_bytes() == before
+    with pytest.raises(StoreError, match=r"bills"):
+        ResultsStore.open(foreign)
+    assert [path.read_bytes() for path in (text, foreign, empty)] == before
     assert not (tmp_path / "none").exists()
     with pytest.raises(SettingError, match="postgresql://"):
         ResultsStore.open("mysql://127.0.0.1/x")
