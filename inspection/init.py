@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,10 +122,10 @@ def recalibrated(
     recipe = Recipe.read(path)
     file = recipe.folder / recipe.model.calibration
     before = PartCalibration.read(file)
-    if before.model != recipe.model.sha256:
-        raise RecipeError(path, [f"model.calibration: {file} belongs to another model, sha256 {before.model}"])
     model, wanted = recipe.file("model.file", recipe.model.file, recipe.model.sha256), recipe.runtime
     runtime = load(model, device=wanted.device, provider=wanted.provider, threads=wanted.threads)
+    if runtime.manifest.model["training fingerprint"] != before.training:
+        raise RecipeError(path, [f"model.calibration: {file} belongs to a model that learned from other images"])
     takes = runtime.frame
     spec = InputSpec(channels=takes.channels, dtype=takes.dtype, value_range=takes.value_range, unit=takes.unit)
     unknown = [image for image in good if sha256_of(image) not in before.fitted]
@@ -134,8 +135,9 @@ def recalibrated(
             f"of {len(good)} images the model has learned from {len(good) - len(unknown)}, and no other can be used: "
             "give images of good parts that it has not seen"
         )
-    kept = good_parts(parts, plan)
-    calibration = PartCalibration(before.model, way_of(recipe), plan.unit or "image", before.fitted, kept)
+    calibration = replace(
+        before, model=recipe.model.sha256, way=way_of(recipe), unit=plan.unit or "image", parts=good_parts(parts, plan)
+    )
     digest = calibration.write(file)
     content = path.read_bytes().replace(recipe.model.calibration_sha256.encode(), digest.encode())
     path.write_bytes(content)
@@ -153,6 +155,7 @@ def _written(
     draft = Recipe.from_toml(recipe_text(output.stem, values, said).encode(), output)
     calibration = PartCalibration(
         model=draft.model.sha256,
+        training=learned.artifact.training.fingerprint,
         way=way_of(draft),
         unit=plan.unit or "image",
         fitted=tuple(sha256_of(path) for path in learned.fitted),

@@ -2,8 +2,10 @@
 
 There is this one way for good parts that a recipe is calibrated on and for parts on the line.
 
-A part's score is the mean over the highest 1 % of the judged pixels of its map; where it is tiled, over as many pixels
-as are 1 % of one tile, wherever they lie. (One per cent of a large frame would drown a small defect.)
+Where everything is judged, a part's score is the one that the model gives its frame, or the highest that it gives one of
+its tiles. Where a recipe leaves pixels out, the model's score would count them too: there it is the mean over the
+highest 1 % of the judged pixels of the map; of a tiled frame over as many pixels as are 1 % of one tile, wherever they
+lie, because 1 % of a large frame would drown a small defect. Which of both it is depends on the recipe alone.
 """
 
 import hashlib
@@ -93,6 +95,11 @@ class Measuring:
     frame: tuple[int, int] | None = None
     batch: int = 8
 
+    @property
+    def everywhere(self) -> bool:
+        """Whether every pixel of every frame is judged."""
+        return self.golden is None and self.regions.everywhere
+
     def view(self, pixels: NDArray[Any]) -> View:
         """Returns what the model is to see of a frame.
 
@@ -162,10 +169,11 @@ class Measuring:
         lowest, highest = (float(f(values, where=judged, initial=i)) for f, i in ((np.min, np.inf), (np.max, -np.inf)))
         if not np.isfinite([lowest, highest, model_score]).all():
             raise FloatingPointError("the model gives a score that is not finite")
+        if self.everywhere:
+            return Measured(model_score, highest, values, judged, model_score)
         count = max(1, round(TOP * min(int(judged.sum()), seen_at_once)))
-        if not judged.all():
-            values = np.where(judged, values, np.float32(lowest))
-        return Measured(top_mean(values, judged, count), highest, values, judged, model_score)
+        shown = np.where(judged, values, np.float32(lowest))
+        return Measured(top_mean(values, judged, count), highest, shown, judged, model_score)
 
 
 def top_mean(values: NDArray[np.float32], judged: Mask, count: int) -> float:

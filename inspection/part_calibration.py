@@ -65,6 +65,7 @@ class PartCalibration:
 
     Attributes:
         model: sha256 of the model file.
+        training: fingerprint of the images that the model was made of; exports of one model share it.
         way: how parts were measured, see `inspection.measuring.way_of`.
         unit: what is independent: "image" (of one part each), or the name of a group, e.g. "lot".
         fitted: sha256 of each file that the model has learned from; they must never be calibrated on.
@@ -72,6 +73,7 @@ class PartCalibration:
     """
 
     model: str
+    training: str
     way: str
     unit: str
     fitted: tuple[str, ...]
