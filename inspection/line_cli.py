@@ -30,14 +30,16 @@ def run_command(
         bool, typer.Option("--json", help="Print one JSON object on standard output at the end, for machines.")
     ] = False,
 ) -> None:
-    """Run a line: every part that the source delivers ends as exactly one stored result.
+    """Run a line: every part of the source ends as exactly one stored result.
 
-    What could not be judged is NG or REVIEW, as the recipe says, with the reason; never OK. Ctrl-C or SIGTERM stops the
-    line after the parts in flight; a second one does not wait for them. After a kill, a watched folder goes on where
-    it was.
+    What could not be judged is NG or REVIEW, as the recipe says, with the
+    reason; never OK. Ctrl-C or SIGTERM stops the line after the parts in
+    flight, a second one does not wait for them. After a kill, a watched folder
+    goes on where it was.
 
-    Exit status: 0 all parts were judged; 1 some were not (unreadable, timeout, overload, stopped, ...); 2 the line
-    could not start, or stopped because its source or the storing of results failed.
+    Exit status: 0 all parts were judged; 1 some were not (unreadable, timeout,
+    overload, stopped, ...); 2 the line could not start, or stopped because its
+    source or the storing of results failed.
 
     Examples:
         anomaly inspect run lid.toml --source parts/

@@ -84,6 +84,7 @@ class Acquisition:
             self._common.alarms.raise_(AlarmKind.SOURCE_FAILED, f"{self._source.name}: {_words(error)}")
         finally:
             self._asked = None
+            self._common.alarms.clear(AlarmKind.SOURCE_STALLED)
             self._common.belt.end()
 
     def silent_for(self) -> float:
@@ -167,7 +168,8 @@ class Inspection:
         ]
 
     def _failed(self, part: Part, error: BaseException) -> Inspected:
-        _log.error("inspection of %s failed", part.id, exc_info=error)
+        _log.error("inspection of %s failed: %s", part.id, _words(error))
+        _log.debug("where it failed", exc_info=error)
         common = self._common
         stamp = {"recipe": common.recipe, "model": common.model}
         result = PartResult.not_judged(part, common.settings.unjudged, Reason.ERROR, _words(error), **stamp)

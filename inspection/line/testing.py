@@ -45,10 +45,12 @@ class Judge:
     Attributes:
         before: is called with each part first; it may wait or raise.
         asked: ids of the parts that it was given.
+        done: ids of the parts that it judged.
     """
 
     before: Callable[[Part], object] = lambda part: None
     asked: list[str] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
 
     def __call__(self, parts: Sequence[Part]) -> list[Inspected]:
         """Returns one OK per part, in order."""
@@ -57,6 +59,7 @@ class Judge:
             self.asked.append(one.id)
             self.before(one)
             judged.append(ok(one))
+            self.done.append(one.id)
         return judged
 
 
