@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 assure_app = typer.Typer(help="How far the inspection can be trusted: gauge study, charts.", no_args_is_help=True)
 EXIT_ALARM = 3
+MOST_ALARMS = 20
 P_CHART, EWMA, JSON, REPEATS = "p-chart", "ewma", "charts.json", "repeats"
 
 
@@ -75,7 +76,7 @@ def charts_command(
     store: Store,
     out: Annotated[Path, typer.Option(help="Folder for the two pictures and charts.json.")],
     reference_until: Annotated[str, typer.Option(help="The limits rest on what was captured before this time.")],
-    by: Annotated[str, typer.Option(help="Points of the p-chart: hour, day, or a number of parts.")] = "hour",
+    by: Annotated[str, typer.Option(help="Points of the charts: hour, day, or a number of parts.")] = "hour",
     count: Annotated[str, typer.Option(help="What the p-chart counts: ng, stopped (REVIEW or NG) or unjudged.")] = "ng",
     weight: Annotated[float, typer.Option(help="Weight of the newest part in the EWMA (lambda).")] = 0.1,
     limit: Annotated[float, typer.Option(help="Control limit of the EWMA in deviations (L).")] = 2.814,
@@ -95,7 +96,7 @@ def charts_command(
 
     from anomaly.errors import DatasetError, SettingError
     from inspection.assurance.ewma import EwmaSettings, ewma_chart
-    from inspection.assurance.from_store import Seen, groups_of
+    from inspection.assurance.from_store import Seen, stretches
     from inspection.assurance.p_chart import p_chart
     from inspection.assurance.pictures import draw_ewma, draw_p_chart
     from inspection.selecting import Selection, new_folder, opened, time_of
@@ -108,33 +109,29 @@ def charts_command(
     selection = Selection(since=since, until=until, model=model_sha256)
     with opened(store, password_env) as results:
         seen = sorted(map(Seen.of, selection.results(results)), key=lambda one: one.captured)
-    judged = [one for one in seen if one.score is not None]
-    if len(models := sorted({one.model for one in judged})) > 1:
+    if len(models := sorted({one.model for one in seen if one.score is not None})) > 1:
         raise DatasetError(
             f"the scores of {len(models)} models cannot be compared; --model-sha256: {', '.join(models)}"
         )
-    groups, early = groups_of(seen, by, count, end)
-    shares = p_chart(groups, early)
-    begun = sum(one.captured < end for one in judged)
-    scores = [one.score for one in judged if one.score is not None]
-    levels = ewma_chart(scores, begun, EwmaSettings(weight=weight, limit=limit))
+    cut, early = stretches(seen, by, end)
+    judged = [one for one in cut if one.scores()]
+    begun = sum(bool(one.scores()) for one in cut[:early])
+    if begun < 2:
+        period = f"{seen[0].captured:%Y-%m-%d %H:%M} to {seen[-1].captured:%Y-%m-%d %H:%M}" if seen else "never"
+        raise DatasetError(
+            f"before --reference-until {reference_until} lie {begun} groups (--by {by}) with judged parts; limits need "
+            f"2 at least, 20 are usual. Parts were captured: {period}"
+        )
+    shares = p_chart([one.group(count) for one in cut], early)
+    levels = ewma_chart([one.scores() for one in judged], begun, EwmaSettings(weight=weight, limit=limit))
     new_folder(out, (f"{P_CHART}.{image}", f"{EWMA}.{image}", JSON))
-    labels = [f"{one.captured:%Y-%m-%d %H:%M}" for one in judged]
+    names, labels = [one.label for one in cut], [one.label for one in judged]
     counted = {"ng": "NG", "stopped": "REVIEW or NG", "unjudged": "not judged"}[count]
     draw_p_chart(out / f"{P_CHART}.{image}", shares, f"Share of {counted}: {selection.in_words()}", counted)
     draw_ewma(out / f"{EWMA}.{image}", levels, labels, f"Level of the scores: {selection.in_words()}")
     (out / JSON).write_text(json.dumps(_machine(shares, levels, labels), indent=1) + "\n", encoding="utf-8")
-    names = [group.label for group in groups]
-    typer.echo(
-        "\n".join(
-            [
-                *_chart(f"{shares.kind}; {early} groups", shares, names),
-                "",
-                *_chart(f"EWMA of {len(scores)} scores; {begun} parts", levels, labels),
-                f"Pictures and {JSON} are in {out}.",
-            ]
-        )
-    )
+    lines = [*_chart(shares, names), "", *_chart(levels, labels), "", f"Pictures and {JSON} are in {out}."]
+    typer.echo("\n".join(lines))
     if any(alarm.point >= chart.reference for chart in (shares, levels) for alarm in chart.alarms):
         raise typer.Exit(EXIT_ALARM)
 
@@ -148,12 +145,13 @@ def _judgements(store: str, runs: list[str], password_env: str) -> list[Judgemen
     return judgements_of_runs(found, runs)
 
 
-def _chart(headline: str, chart: PChart | EwmaChart, labels: list[str]) -> list[str]:
+def _chart(chart: PChart | EwmaChart, labels: list[str]) -> list[str]:
     late = [alarm for alarm in chart.alarms if alarm.point >= chart.reference]
-    lines = [f"{headline} of reference.", *(f"  note: {line}" for line in chart.warnings())]
-    lines += [f"  ALARM {alarm.in_words(labels)}" for alarm in late[:20]]
-    if len(late) > 20:
-        lines.append(f"  and {len(late) - 20} more alarms")
+    lines = [f"{chart.kind}.", f"  reference: the first {chart.reference} of {len(labels)} groups"]
+    lines += [f"  note: {line}" for line in chart.warnings()]
+    lines += [f"  ALARM {alarm.in_words(labels)}" for alarm in late[:MOST_ALARMS]]
+    if len(late) > MOST_ALARMS:
+        lines.append(f"  and {len(late) - MOST_ALARMS} more alarms")
     return lines if late else [*lines, "  no alarm after the reference"]
 
 
@@ -176,6 +174,8 @@ def _machine(shares: PChart, levels: EwmaChart, labels: list[str]) -> dict[str, 
             "weight": levels.settings.weight,
             "limit": levels.settings.limit,
             "reference": levels.reference,
+            "sigma_z": levels.sigma_z,
+            "labels": labels,
             "values": levels.values.tolist(),
             "alarms": _alarms(levels, labels),
             "notes": levels.warnings(),

@@ -5,10 +5,14 @@ averages normal scores: each score is replaced by the normal quantile of its pla
 (Hackl and Ledolter, A control chart based on ranks, Journal of Quality Technology 1991). Any rising transformation of
 the scores gives the same chart, and one defect moves it no more than any other part at the end of the range.
 
+A point is the mean of a group of parts, in its standard deviations, so that lines of any speed have as few false alarms
+as they have points. Groups that vary more than their parts explain (light, lots) would alarm all day; if the reference
+shows that (chi-square test, 5 %), the deviation is widened by the moving range between neighbouring groups, as in
+Laney's p'-chart (`inspection.assurance.p_chart`).
+
 Weights and limits: Roberts 1959; Lucas and Saccucci, Exponentially weighted moving average control schemes,
-Technometrics 1990: weight 0.1 with limits at 2.814 gives one false alarm in 500 parts of a process that has not changed
-(0.05 with 2.615, 0.2 with 2.962 give the same). That holds for parts that are independent of each other; the chart
-says when the reference is not.
+Technometrics 1990: weight 0.1 with limits at 2.814 gives one false alarm in 500 points of a process that has not
+changed (0.05 with 2.615, 0.2 with 2.962 give the same), if groups are independent; the chart says when they are not.
 """
 
 import math
@@ -19,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.errors import InputError, SettingError
+from inspection.assurance.p_chart import OVERDISPERSED, moving_deviation
 from inspection.assurance.rules import Alarm, Rule
 
 
@@ -48,30 +53,41 @@ class EwmaChart:
 
     Attributes:
         settings: weight and limit.
-        reference: number of parts at the beginning that the limits rest on.
-        values: (n,) float64, the average after each part, 0 in the reference on average.
-        limits: (n,) float64, control limit above 0 at each part; the lower one is its negative.
-        autocorrelation: of neighbouring parts in the reference, in [-1, 1].
-        alarms: the parts at which the average leaves the limits.
+        reference: number of groups at the beginning that the limits rest on.
+        parts: number of parts in them.
+        values: (n,) float64, the average after each group, in deviations of a group; 0 in the reference on average.
+        limits: (n,) float64, control limit above 0 at each group; the lower one is its negative.
+        sigma_z: factor by which a group varies more than its parts explain; 1 where nothing says that it does.
+        autocorrelation: of neighbouring groups in the reference, in [-1, 1].
+        alarms: the groups at which the average leaves the limits.
     """
 
     settings: EwmaSettings
     reference: int
+    parts: int
     values: NDArray[np.float64]
     limits: NDArray[np.float64]
+    sigma_z: float
     autocorrelation: float
     alarms: tuple[Alarm, ...]
+
+    @property
+    def kind(self) -> str:
+        """Which chart it is."""
+        words = f"EWMA of the scores, weight {self.settings.weight:g}, limits at {self.settings.limit:g} deviations"
+        wider = f"{self.sigma_z:.2f} times as wide as parts explain: the groups of the reference differ"
+        return f"{words}, {wider}" if self.sigma_z > 1 else words
 
     def warnings(self) -> list[str]:
         """What makes the limits less sure than they look."""
         found = []
-        if self.reference < 100:
-            found.append(
-                f"the limits rest on {self.reference} parts; with fewer than 100 false alarms are more frequent"
-            )
+        if self.reference < 20:
+            found.append(f"the limits rest on {self.reference} groups; 20 or more are usual")
+        if self.parts < 100:
+            found.append(f"the limits rest on {self.parts} parts; with fewer than 100 false alarms are more frequent")
         if self.autocorrelation > 2 / math.sqrt(self.reference):
             found.append(
-                f"parts of the reference resemble their predecessor (autocorrelation {self.autocorrelation:.2f}): "
+                f"groups of the reference resemble their predecessor (autocorrelation {self.autocorrelation:.2f}): "
                 "false alarms are more frequent than stated"
             )
         early = [alarm for alarm in self.alarms if alarm.point < self.reference]
@@ -80,30 +96,42 @@ class EwmaChart:
         return found
 
 
-def ewma_chart(scores: Sequence[float], reference: int, settings: EwmaSettings | None = None) -> EwmaChart:
+def ewma_chart(groups: Sequence[Sequence[float]], reference: int, settings: EwmaSettings | None = None) -> EwmaChart:
     """Makes the chart.
 
     Args:
-        scores: (n,) finite anomaly scores in the order of time.
-        reference: number of parts at the beginning that the limits rest on, 10 or more.
+        groups: finite anomaly scores of each group of parts, in the order of time; one score at least in each.
+        reference: number of groups at the beginning that the limits rest on, 2 or more with 10 parts or more.
         settings: weight and limit; None for the defaults.
 
     Raises:
-        InputError: a score is not finite.
-        SettingError: there are not so many parts.
+        InputError: a score is not finite, or a group is empty.
+        SettingError: there are not so many groups or parts.
     """
+    from scipy.stats import chi2
+
     chosen = settings or EwmaSettings()
-    values = np.asarray(scores, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise InputError(f"{int((~np.isfinite(values)).sum())} of {values.size} scores are not finite")
-    if not 10 <= reference <= values.size:
-        raise SettingError.of("ewma_chart", "reference", f"in 10..{values.size}, the number of parts", reference)
-    normal = _normal_scores(values, np.sort(values[:reference]))
+    sizes = np.array([len(group) for group in groups])
+    values = np.array([score for group in groups for score in group], dtype=np.float64)
+    if not np.isfinite(values).all() or not sizes.all():
+        wrong = int((~np.isfinite(values)).sum())
+        raise InputError(f"{wrong} of {values.size} scores are not finite, {int((sizes == 0).sum())} groups are empty")
+    if not 2 <= reference <= len(groups):
+        raise SettingError.of("ewma_chart", "reference", f"in 2..{len(groups)}, the number of groups", reference)
+    parts = int(sizes[:reference].sum())
+    if parts < 10:
+        raise SettingError.of("ewma_chart", "reference", "so long that it holds 10 parts or more", parts)
+    normal = _normal_scores(values, np.sort(values[:parts]))
+    standard = np.add.reduceat(normal, np.cumsum(sizes) - sizes) / np.sqrt(sizes)
+    early = standard[:reference]
+    dispersion_p = float(chi2.sf(float((early**2).sum()), reference - 1))
+    sigma_z = max(1.0, moving_deviation(early)) if dispersion_p < OVERDISPERSED else 1.0
+    standard = standard / sigma_z
     average, line = 0.0, []
-    for value in normal:
+    for value in standard:
         average += chosen.weight * (value - average)
         line.append(average)
-    order = np.arange(1, values.size + 1)
+    order = np.arange(1, len(groups) + 1)
     spread = chosen.weight / (2 - chosen.weight) * (1 - (1 - chosen.weight) ** (2 * order))
     averages, limits = np.array(line), chosen.limit * np.sqrt(spread)
     out = np.abs(averages) > limits
@@ -111,9 +139,11 @@ def ewma_chart(scores: Sequence[float], reference: int, settings: EwmaSettings |
     return EwmaChart(
         settings=chosen,
         reference=reference,
+        parts=parts,
         values=averages,
         limits=limits,
-        autocorrelation=_autocorrelation(normal[:reference]),
+        sigma_z=sigma_z,
+        autocorrelation=_autocorrelation(standard[:reference]),
         alarms=tuple(Alarm(int(k), Rule.EWMA, bool(averages[k] > 0)) for k in begins),
     )
 

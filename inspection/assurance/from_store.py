@@ -73,44 +73,69 @@ def judgements_of_runs(results: Iterable[StoredResult], runs: Sequence[str]) -> 
     ]
 
 
-def groups_of(seen: Sequence[Seen], by: str, counted: str, until: datetime) -> tuple[list[Group], int]:
-    """Groups parts in time for a p-chart. No group reaches across the end of the reference.
+@dataclass(frozen=True)
+class Stretch:
+    """Parts that follow each other.
+
+    Attributes:
+        label: what people read under the point, e.g. its time.
+        seen: the parts, one at least.
+    """
+
+    label: str
+    seen: Sequence[Seen]
+
+    def group(self, counted: str) -> Group:
+        """Returns the point of a p-chart.
+
+        Args:
+            counted: what counts: "ng", "stopped" (REVIEW or NG) or "unjudged".
+
+        Raises:
+            SettingError: it is none of these.
+        """
+        if counted not in COUNTED:
+            raise SettingError.of("the p-chart", "count", f"one of {', '.join(COUNTED)}", counted)
+        if counted == "unjudged":
+            count = sum(one.score is None for one in self.seen)
+        elif counted == "stopped":
+            count = sum(one.decision != Decision.OK for one in self.seen)
+        else:
+            count = sum(one.decision == Decision.NG for one in self.seen)
+        return Group(self.label, count, len(self.seen))
+
+    def scores(self) -> list[float]:
+        """Returns the scores of the parts that were judged."""
+        return [one.score for one in self.seen if one.score is not None]
+
+
+def stretches(seen: Sequence[Seen], by: str, until: datetime) -> tuple[list[Stretch], int]:
+    """Cuts parts in time into the points of a chart. None reaches across the end of the reference.
 
     Args:
         seen: parts in the order of time.
-        by: "hour", "day", or how many parts make a group, as text. What is left over at an end is no group.
-        counted: what counts: "ng", "stopped" (REVIEW or NG) or "unjudged".
+        by: "hour", "day", or how many parts make a point, as text. What is left over at an end is none.
         until: end of the reference, with a time zone.
 
     Returns:
-        The groups, and how many of them lie before `until`.
+        The stretches, and how many of them lie before `until`.
 
     Raises:
-        SettingError: `by` or `counted` is not allowed.
+        SettingError: `by` is not allowed.
     """
-    if counted not in COUNTED:
-        raise SettingError.of("the p-chart", "count", f"one of {', '.join(COUNTED)}", counted)
     before = [one for one in seen if one.captured < until]
-    periods = [_grouped(part, by, counted) for part in (before, seen[len(before) :])]
-    return [*periods[0], *periods[1]], len(periods[0])
+    early, late = (_cut(part, by) for part in (before, seen[len(before) :]))
+    return [*early, *late], len(early)
 
 
-def _grouped(seen: Sequence[Seen], by: str, counted: str) -> list[Group]:
+def _cut(seen: Sequence[Seen], by: str) -> list[Stretch]:
     if by in FORMATS:
         named: dict[str, list[Seen]] = {}
         for one in seen:
             named.setdefault(one.captured.strftime(FORMATS[by]), []).append(one)
-        return [Group(name, _count(own, counted), len(own)) for name, own in named.items()]
+        return [Stretch(name, own) for name, own in named.items()]
     if not by.isdecimal() or int(by) < 1:
-        raise SettingError.of("the p-chart", "by", "hour, day or a number of parts", by)
+        raise SettingError.of("the charts", "by", "hour, day or a number of parts", by)
     size = int(by)
     pieces = [seen[k : k + size] for k in range(0, len(seen) - size + 1, size)]
-    return [Group(f"{own[0].captured:%Y-%m-%d %H:%M}", _count(own, counted), size) for own in pieces]
-
-
-def _count(seen: Sequence[Seen], counted: str) -> int:
-    if counted == "unjudged":
-        return sum(one.score is None for one in seen)
-    if counted == "stopped":
-        return sum(one.decision != Decision.OK for one in seen)
-    return sum(one.decision == Decision.NG for one in seen)
+    return [Stretch(f"{own[0].captured:%Y-%m-%d %H:%M}", own) for own in pieces]

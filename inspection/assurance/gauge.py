@@ -62,8 +62,10 @@ class Rate:
         return self.count / self.of
 
     def in_words(self) -> str:
-        """Returns e.g. "6.2 % of 48 decisions; parts with any: ..."."""
-        return f"{percent(self.value)} ({self.count} of {self.of} decisions); parts with any: {self.parts.in_words()}"
+        """Returns e.g. "6.2 % (3 of 48 decisions; of parts 3 of 16, 95 % interval 4.0 % to 45.6 %)"."""
+        interval = f"{100 * self.parts.confidence:g} % interval {percent(self.parts.low)} to {percent(self.parts.high)}"
+        of_parts = f"of parts {self.parts.count} of {self.parts.of}, {interval}"
+        return f"{percent(self.value)} ({self.count} of {self.of} decisions; {of_parts})"
 
 
 @dataclass(frozen=True)

@@ -125,8 +125,7 @@ def p_chart(groups: Sequence[Group], reference: int) -> PChart:
     shares, binomial = counts / sizes, np.sqrt(centre * (1 - centre) / sizes)
     standard = (shares - centre) / binomial
     dispersion_p = float(chi2.sf((standard[:reference] ** 2).sum(), reference - 1))
-    laney = float(np.abs(np.diff(standard[:reference])).mean()) / _D2
-    sigma_z = max(1.0, laney) if dispersion_p < OVERDISPERSED else 1.0
+    sigma_z = max(1.0, moving_deviation(standard[:reference])) if dispersion_p < OVERDISPERSED else 1.0
     half = LIMIT * sigma_z * binomial
     return PChart(
         groups=tuple(groups),
@@ -140,3 +139,8 @@ def p_chart(groups: Sequence[Group], reference: int) -> PChart:
         sigma_z=sigma_z,
         alarms=tuple(alarms(standard / sigma_z)),
     )
+
+
+def moving_deviation(standardised: NDArray[np.float64]) -> float:
+    """Returns the standard deviation of (n,) points, n >= 2, as the ranges between neighbours show it (Laney 2002)."""
+    return float(np.abs(np.diff(standardised)).mean()) / _D2

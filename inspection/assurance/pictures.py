@@ -50,22 +50,21 @@ def draw_ewma(path: Path, chart: EwmaChart, labels: Sequence[str], title: str) -
     Args:
         path: file to write, *.svg or *.png; replaced.
         chart: the chart.
-        labels: one for each part, e.g. its time.
+        labels: one for each group, e.g. its time.
         title: headline.
     """
     figure, axes = _figure()
     place = np.arange(len(chart.values))
-    _reference(axes, chart.reference - 0.5, f"reference: first {chart.reference} parts")
+    _reference(axes, chart.reference - 0.5, f"reference: first {chart.reference} groups")
     for limits in (chart.limits, -chart.limits):
         axes.plot(place, limits, color=LIMIT, linestyle="--", linewidth=1.2)
     axes.axhline(0, color=FAINT, linewidth=1)
-    axes.plot(place, chart.values, color=INK, linewidth=1.2)
+    axes.plot(place, chart.values, color=INK, marker="o", markersize=3, linewidth=1)
     _mark(axes, [alarm.point for alarm in chart.alarms], chart.values)
     _labels(axes, labels)
-    axes.set_ylabel("average normal score")
+    axes.set_ylabel("average, deviations of a group")
     axes.margins(x=0.01)
-    settings = chart.settings
-    _finish(figure, axes, path, title, f"EWMA, weight {settings.weight:g}, limits at {settings.limit:g} deviations")
+    _finish(figure, axes, path, title, chart.kind)
 
 
 def draw_repeats(path: Path, judgements: Sequence[Judgement], found: Repeatability, title: str) -> None:

@@ -108,20 +108,25 @@ def test_how_often_the_rules_alarm_falsely():
     assert 75 <= np.mean(first) <= 115  # Champ and Woodall: 91.8 with eight in a row
 
 
+def single(values):
+    """Groups of one part each."""
+    return [[value] for value in values]
+
+
 scores = st.lists(st.floats(0, 10, allow_subnormal=False), min_size=12, max_size=60)
 
 
 @given(scores)
 def test_a_rising_transformation_of_the_scores_changes_nothing(values):
     rounded = np.round(values, 6)
-    one, other = ewma_chart(rounded, 10), ewma_chart(3 * rounded**3 + rounded + 5, 10)
+    one, other = ewma_chart(single(rounded), 10), ewma_chart(single(3 * rounded**3 + rounded + 5), 10)
     assert np.array_equal(one.values, other.values)
     assert one.alarms == other.alarms
 
 
 def test_the_average_is_the_recursion_and_the_limits_are_exact():
     values = np.random.default_rng(4).normal(size=400)
-    chart = ewma_chart(values, 400, EwmaSettings(weight=0.2, limit=2.962))
+    chart = ewma_chart(single(values), 400, EwmaSettings(weight=0.2, limit=2.962))
     ranks = np.argsort(np.argsort(values))
     from scipy.stats import norm
 
@@ -135,7 +140,7 @@ def test_one_false_alarm_in_about_500_parts():
     rng = np.random.default_rng(5)
     lengths = []
     for _ in range(150):
-        chart = ewma_chart(rng.gamma(2, size=6000), 4000)
+        chart = ewma_chart(single(rng.gamma(2, size=6000)), 4000)
         lengths.append(min((a.point - 3999 for a in chart.alarms if a.point >= 4000), default=2000))
     assert 400 <= np.mean(lengths) <= 600
 
@@ -143,23 +148,44 @@ def test_one_false_alarm_in_about_500_parts():
 def test_a_small_lasting_change_is_found_and_the_size_of_one_defect_moves_nothing():
     rng = np.random.default_rng(6)
     calm = rng.gamma(2, size=500)
-    moved = ewma_chart(np.concatenate([calm, rng.gamma(2, size=60) * 1.6]), 500)
+    moved = ewma_chart(single(np.concatenate([calm, rng.gamma(2, size=60) * 1.6])), 500)
     assert any(alarm.point >= 500 and alarm.above for alarm in moved.alarms)
     small, huge = calm.copy(), calm.copy()
     small[400], huge[400] = calm[:300].max() + 0.01, 1e9
-    assert np.array_equal(ewma_chart(small, 300).values, ewma_chart(huge, 300).values)
+    assert np.array_equal(ewma_chart(single(small), 300).values, ewma_chart(single(huge), 300).values)
+
+
+def test_groups_of_any_size_are_points_of_one_deviation():
+    rng = np.random.default_rng(9)
+    sizes = rng.integers(20, 200, 300)
+    chart = ewma_chart([rng.gamma(2, size=size) for size in sizes], 300, EwmaSettings(weight=1.0, limit=3.0))
+    assert chart.sigma_z == 1
+    assert 0.9 < chart.values.std() < 1.1
+    assert len(chart.alarms) <= 4
+
+
+def test_groups_that_vary_more_than_their_parts_get_wider_limits():
+    rng = np.random.default_rng(10)
+    chart = ewma_chart([rng.normal(rng.normal(0, 0.3), 1, size=200) for _ in range(120)], 80)
+    assert 3.0 < chart.sigma_z < 5.5  # sqrt(1 + 200 * 0.09) = 4.4, less what the mixture takes away
+    assert "the groups of the reference differ" in chart.kind
+    assert len(chart.alarms) <= 2
 
 
 def test_parts_that_resemble_each_other_are_said():
     walk = lfilter([1], [1, -0.8], np.random.default_rng(7).normal(size=300))
-    assert any("resemble their predecessor" in line for line in ewma_chart(walk, 200).warnings())
+    assert any("resemble their predecessor" in line for line in ewma_chart(single(walk), 200).warnings())
 
 
 def test_what_no_chart_can_be_made_of_is_refused():
     with pytest.raises(InputError, match="1 of 11"):
-        ewma_chart([0.0] * 10 + [float("nan")], 10)
-    with pytest.raises(SettingError, match="number of parts"):
-        ewma_chart([0.0] * 20, 9)
+        ewma_chart(single([0.0] * 10 + [float("nan")]), 10)
+    with pytest.raises(InputError, match="1 groups are empty"):
+        ewma_chart([[1.0] * 10, [], [1.0]], 2)
+    with pytest.raises(SettingError, match="10 parts or more"):
+        ewma_chart(single([0.0] * 20), 9)
+    with pytest.raises(SettingError, match="number of groups"):
+        ewma_chart([[0.0] * 20], 1)
     with pytest.raises(SettingError, match="weight"):
         EwmaSettings(weight=0)
 
@@ -170,6 +196,6 @@ def test_pictures_are_written(tmp_path, suffix):
     p = p_chart(groups(rng.binomial(200, 0.1, 30), [200] * 30), 20)
     draw_p_chart(tmp_path / f"p{suffix}", p, "Share", "NG")
     values = rng.normal(size=100)
-    draw_ewma(tmp_path / f"e{suffix}", ewma_chart(values, 50), [str(k) for k in range(100)], "Scores")
+    draw_ewma(tmp_path / f"e{suffix}", ewma_chart(single(values), 50), [str(k) for k in range(100)], "Scores")
     start = b"\x89PNG" if suffix == ".png" else b"<?xml"
     assert all((tmp_path / f"{name}{suffix}").read_bytes().startswith(start) for name in "pe")

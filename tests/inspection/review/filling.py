@@ -24,7 +24,7 @@ def is_bad(part: str) -> bool:
 def fill(folder: Path, parts=120, bad=12, unjudged=3, seed=0, *, ok_share=0.3, run=None, step=60, size=(64, 96)) -> str:
     """Fills folder/results.sqlite and folder/pictures with one run; returns its id.
 
-    Every `parts // bad`-th part is bad; the last `unjudged` ones could not be read. The part's id ends in -bad or -good.
+    Every `parts // bad`-th part is bad; the last `unjudged` ones could not be read. Ids end in -bad or -good.
     """
     rng = np.random.default_rng(seed)
     settings = ResultsSettings(pictures=PictureSettings(ok_share=ok_share, free_gigabytes=0.0))

@@ -135,7 +135,7 @@ def test_a_verdict_that_contradicts_a_stored_one_needs_to_be_a_correction(line):
     reviewed(line)
     table = line / "again.csv"
     table.write_text("part;run;verdict\npart-0005-bad;run-0; ok \n")
-    with pytest.raises(DatasetError, match="is OK here, but A. Meier said NG on"):
+    with pytest.raises(DatasetError, match=r"is OK here, but A\. Meier said NG on"):
         run("review", "import", line / "results.sqlite", table, "--who", "B. Huber")
     run("review", "import", line / "results.sqlite", table, "--who", "B. Huber", "--correct")
     with ResultsStore.open(line / "results.sqlite") as store:
@@ -267,7 +267,7 @@ def test_a_report_of_nothing_and_a_run_that_is_not_there_are_refused(line):
     with pytest.raises(SettingError, match="like 2026-11-22T06:00"):
         run("report", line / "results.sqlite", "--out", line / "report", "--since", "yesterday")
     (line / "report" / "mine.txt").write_text("x")
-    with pytest.raises(SettingError, match="'mine.txt'"):
+    with pytest.raises(SettingError, match=r"'mine\.txt'"):
         run("report", line / "results.sqlite", "--out", line / "report")
 
 
