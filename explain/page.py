@@ -39,7 +39,7 @@ def verdict_words(part: Part) -> str:
     """What was flagged and why, in one sentence."""
     verdict = part.judged.verdict
     return (
-        f"Score {number(part.judged.score)}: about {100 * verdict.p_value:.1f} % of normal parts score as high "
+        f"Score {number(part.judged.score)}: at most about {100 * verdict.p_value:.1f} % of normal parts score as high "
         f"(p = {number(verdict.p_value)})."
     )
 

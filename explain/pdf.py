@@ -20,136 +20,153 @@ A4 = 8.27, 11.69
 MARGIN = 0.06
 LINE = 0.0165
 """Height of a line of text as a share of the page."""
-CHARACTERS = 104
+CHARACTERS = 128
 """Characters of a line of text."""
 INK, FAINT, WARN = "#1c1917", "#57534e", "#9a3412"
 
 
 class Pdf:
-    """A PDF file that grows page by page."""
+    """A PDF file: the summary first, then a page or more for each part, then where it all comes from."""
 
     def __init__(self, path: Path) -> None:
-        """Opens the file."""
-        from matplotlib.backends.backend_pdf import PdfPages
+        """Remembers the file, which is written by `close`."""
+        self._path = path
+        self._parts: list[Figure] = []
 
-        self._pages: Any = PdfPages(path)
+    def part(self, page: PartPage, sheet: "Figure", curves: "Figure | None", place: str, ng: float) -> None:
+        """Lays out a part: what was flagged, its maps, and how far to trust them.
 
-    def part(self, page: PartPage, sheet: "Figure", curves: "Figure | None", place: int, of: int, ng: float) -> None:
-        """Writes the page of one part: what was flagged, its maps, and how far to trust them."""
+        Args:
+            page: the part.
+            sheet: its maps.
+            curves: its curves; None where nothing could be judged.
+            place: what the foot of the page says, e.g. "part 3 of 20".
+            ng: the NG threshold.
+        """
         part = page.part
-        writer = _Page()
+        flow = _Flow(place)
         badge = BADGES[str(part.judged.verdict.decision)]
-        writer.badge(badge.word, badge.background, badge.ink, shorten(part.judged.path.name, 60))
-        writer.text(f"{verdict_words(part)} {twin_words(part, ng)}")
+        flow.badge(badge.word, badge.background, badge.ink, shorten(part.judged.path.name, 60))
+        flow.text(f"{verdict_words(part)} {twin_words(part, ng)}")
         if part.nearest:
             usual = number(part.nearest.typical)
-            writer.text(
+            flow.text(
                 f"The strangest place is most like a place in {part.nearest.name}: {number(part.nearest.distance)} "
                 f"away in the model's features, where {usual} is usual for this image."
             )
-        writer.picture(sheet, 0.46)
+        flow.picture(sheet, 0.46)
         for one in part.explained:
             said = one.found.in_words() if one.found else ""
-            writer.text(f"{one.title}{' (control)' if one.control else ''} - {one.trust.word}. {said}", bold=True)
+            flow.text(f"{one.title}: {one.trust.word}. {said}", colour=FAINT if one.control else INK)
             for warning in one.trust.warnings:
-                writer.text(warning, colour=WARN, indent=2)
+                flow.text(warning, colour=WARN, indent=2)
         for name, reason in part.refused.items():
-            writer.text(f"{TITLES[name]} is not shown: {reason}.", colour=FAINT)
-        if curves is not None and writer.room > 0.2:
-            writer.picture(curves, min(0.24, writer.room - 0.04))
-        writer.foot(f"part {place} of {of}")
-        self._pages.savefig(writer.figure)
+            flow.text(f"{TITLES[name]} is not shown: {reason}.", colour=FAINT)
+        if curves is not None:
+            flow.picture(curves, 0.24)
+        self._parts += flow.pages
 
     def close(self, about: "About", pictures: Mapping[str, "Figure"], text: Mapping[str, Any]) -> None:
-        """Writes the summary and the provenance, and closes the file."""
-        writer = _Page()
-        writer.text(about.title, colour=FAINT)
-        writer.text(text["headline"], size=14, bold=True)
-        if text["interrupted"]:
-            writer.text(f"INCOMPLETE. The run stopped before its end: {text['interrupted']}", colour=WARN)
-        for line in text["summary"]:
-            writer.text(line)
-        for figure in pictures.values():
-            writer.picture(figure, 0.25)
-        writer.text("Which explanations to trust", size=11, bold=True)
-        for row in text["table"]:
-            taken = "-" if row["removed"] is None else f"{100 * row['removed']:.0f} %"
-            writer.text(
-                f"{TITLES[row['method']]}: holds for {row['holds']}, doubtful for {row['doubtful']}, not judged for "
-                f"{row['not judged']} parts; its strongest 4 % takes away {taken} of the anomaly on average."
-            )
-        for line in text["lifts"]:
-            writer.text(line)
-        for line in text["failures"]:
-            writer.text(f"Could not be used, do not take it for OK: {line}", colour=WARN)
-        writer.foot("summary")
-        self._pages.savefig(writer.figure)
-        made = _Page()
-        made.text("How this was made", size=11, bold=True)
-        for line in about.calibration.in_words().splitlines():
-            made.text(line)
-        for name, value in about.model.items():
-            made.text(f"{name}: {value}")
-        made.text(f"methods: {', '.join(about.methods)}; seed {about.seed}")
-        made.text(f"report written: {text['written']}")
-        made.foot("provenance")
-        self._pages.savefig(made.figure)
-        self._pages.close()
+        """Writes the file."""
+        from matplotlib.backends.backend_pdf import PdfPages
+
+        with PdfPages(self._path) as file:
+            for page in [*_summary(about, pictures, text), *self._parts, *_provenance(about, text)]:
+                file.savefig(page)  # type: ignore[no-untyped-call]
 
 
-class _Page:
-    """A page of A4 that is filled from the top."""
+def _summary(about: "About", pictures: Mapping[str, "Figure"], text: Mapping[str, Any]) -> "list[Figure]":
+    flow = _Flow("summary")
+    flow.text(about.title, colour=FAINT)
+    flow.text(text["headline"], size=14)
+    if text["interrupted"]:
+        flow.text(f"INCOMPLETE. The run stopped before its end: {text['interrupted']}", colour=WARN)
+    for line in text["summary"]:
+        flow.text(line)
+    for figure in pictures.values():
+        flow.picture(figure, 0.25)
+    if text["table"]:
+        flow.text("Which explanations to trust", size=11)
+    for row in text["table"]:
+        taken = "-" if row["removed"] is None else f"{100 * row['removed']:.0f} %"
+        counts = ", ".join(f"{word} for {row[word]}" for word in ("holds", "doubtful", "not judged") if row[word])
+        flow.text(
+            f"{TITLES[row['method']]}: {counts or 'a control'}; its strongest 4 % takes away {taken} of the anomaly on "
+            "average."
+        )
+    if text["lifts"]:
+        flow.text("Against known defects, corrected for chance", size=11)
+    for line in text["lifts"]:
+        flow.text(line)
+    for line in text["failures"]:
+        flow.text(f"Could not be used, do not take it for OK: {line}", colour=WARN)
+    return flow.pages
 
-    def __init__(self) -> None:
-        from matplotlib.figure import Figure
 
-        self.figure = Figure(figsize=A4)
-        self._top = 1 - MARGIN
+def _provenance(about: "About", text: Mapping[str, Any]) -> "list[Figure]":
+    flow = _Flow("provenance")
+    flow.text("How this was made", size=11)
+    for line in about.calibration.in_words().splitlines():
+        flow.text(line)
+    for name, value in about.model.items():
+        flow.text(f"{name}: {value}")
+    flow.text(f"methods: {', '.join(about.methods)}; seed {about.seed}")
+    flow.text(f"normal images: {', '.join(about.normals.names) if about.normals else 'none given'}")
+    flow.text(f"report written: {text['written']}")
+    return flow.pages
 
-    @property
-    def room(self) -> float:
-        """What is left, as a share of the page."""
-        return self._top - MARGIN
+
+class _Flow:
+    """Pages of A4 that are filled from the top, one after the other."""
+
+    def __init__(self, foot: str) -> None:
+        self.pages: list[Figure] = []
+        self._foot = foot
+        self._begin()
 
     def badge(self, word: str, background: str, ink: str, title: str) -> None:
         """Writes a decision and a title."""
         box = {"facecolor": background, "edgecolor": "none", "boxstyle": "round,pad=0.3"}
-        self.figure.text(MARGIN + 0.01, self._top, word, color=ink, fontsize=12, weight="bold", va="top", bbox=box)
-        self.figure.text(MARGIN + 0.14, self._top, title, color=INK, fontsize=12, weight="bold", va="top")
+        page = self.pages[-1]
+        page.text(MARGIN + 0.01, self._top, word, color=ink, fontsize=12, weight="bold", va="top", bbox=box)
+        page.text(MARGIN + 0.12, self._top, title, color=INK, fontsize=12, weight="bold", va="top")
         self._top -= 2.2 * LINE
 
-    def text(self, words: str, *, size: int = 8, bold: bool = False, colour: str = INK, indent: int = 0) -> None:
-        """Writes a paragraph; what does not fit on the page is left to the HTML report."""
-        lines = textwrap.wrap(words, round(CHARACTERS * 8 / size) - indent) or [""]
+    def text(self, words: str, *, size: int = 8, colour: str = INK, indent: int = 0) -> None:
+        """Writes a paragraph; large ones are headings."""
         height = LINE * size / 8 * 0.92
-        for line in lines:
-            if self._top - height < MARGIN + LINE:
-                return
-            weight = "bold" if bold and size > 8 else "normal"
-            left = MARGIN + 0.008 * indent
-            self.figure.text(left, self._top, line, fontsize=size, color=colour, weight=weight, va="top")
+        self._top -= 0.5 * height if size > 8 else 0.0
+        left = MARGIN + 0.008 * indent
+        for line in textwrap.wrap(words, round(CHARACTERS * 8 / size) - indent) or [""]:
+            if self._top - height < MARGIN:
+                self._begin()
+            weight = "bold" if size > 8 else "normal"
+            self.pages[-1].text(left, self._top, line, fontsize=size, color=colour, weight=weight, va="top")
             self._top -= height
         self._top -= 0.25 * height
 
     def picture(self, figure: "Figure", height: float) -> None:
-        """Draws another figure, at most as high as a share of the page, if there is room for a third of it."""
-        height = min(height, self.room - LINE)
-        if height < 0.08:
-            return
+        """Draws another figure, at most as high as a share of the page."""
         pixels = _rendered(figure)
         tall, wide = pixels.shape[:2]
         across = 1 - 2 * MARGIN
         needed = across * A4[0] * tall / wide / A4[1]
         if needed > height:
             across, needed = across * height / needed, height
-        axis = self.figure.add_axes((0.5 - across / 2, self._top - needed, across, needed))
+        if self._top - needed < MARGIN:
+            self._begin()
+        axis = self.pages[-1].add_axes((0.5 - across / 2, self._top - needed, across, needed))
         axis.imshow(pixels, interpolation="lanczos")
         axis.set_axis_off()
         self._top -= needed + 0.6 * LINE
 
-    def foot(self, words: str) -> None:
-        """Writes the last line of the page."""
-        self.figure.text(1 - MARGIN, MARGIN / 2, words, fontsize=7, color=FAINT, ha="right")
+    def _begin(self) -> None:
+        from matplotlib.figure import Figure
+
+        page = Figure(figsize=A4)
+        page.text(1 - MARGIN, MARGIN / 2, self._foot, fontsize=7, color=FAINT, ha="right")
+        self.pages.append(page)
+        self._top = 1 - MARGIN
 
 
 def _rendered(figure: "Figure") -> np.ndarray:

@@ -25,7 +25,7 @@ from explain.methods import CONTROLS, TITLES, Method
 from explain.nearest import Nearest, PatchSearch
 from explain.stability import Stability, randomised, stability
 from explain.subject import Subject
-from explain.trust import Trust, trust
+from explain.trust import KNOW_NOTHING, Trust, trust
 from explain.twin import Normals, Twin, make_twin
 
 Mask = Bool[np.ndarray, "h w"]
@@ -198,7 +198,7 @@ class Explainer:
         explained = []
         for method, found, seconds in made:
             own = faithful[method.name]
-            known = method.name not in ("edges", "random")  # which know no model
+            known = method.name not in KNOW_NOTHING
             stable = stability(method, found, subject, forgotten) if forgotten is not None and known else None
             verdict = trust(found, own, stable, on, faithful)
             localised = against_mask(found.map, mask) if mask is not None and mask.any() else {}

@@ -66,7 +66,7 @@ def _in_words(counts: Float32[np.ndarray, "h w"], marked: Sequence[Bool[np.ndarr
     highest = int(counts.max())
     return (
         f"Most often marked: the {place} ninth of the part, in {often} of {len(marked)} parts; "
-        f"at most {highest} parts are marked at the very same place."
+        f"no single place is marked in more than {highest}."
     )
 
 

@@ -13,12 +13,16 @@ PREDICTS_NOTHING = 0.95
 """Infidelity above which a map predicts nothing."""
 
 
+KNOW_NOTHING = ("edges", "random")
+"""Controls that are there to be beaten, not believed."""
+
+
 @dataclass(frozen=True)
 class Trust:
     """Whether to believe an explanation.
 
     Attributes:
-        word: "holds", "doubtful" or "not judged".
+        word: "holds", "doubtful", "not judged", or "control" for maps that know no model.
         warnings: why not, one sentence each; empty where it holds.
     """
 
@@ -42,6 +46,8 @@ def trust(
         on: what it was judged on.
         control: faithfulness of the control maps of the same image.
     """
+    if explanation.method in KNOW_NOTHING:
+        return Trust("control", ())
     warnings = _warnings(explanation, found, stable, control)
     if found is None:
         return Trust("not judged", (_why_not(on), *warnings))
@@ -74,6 +80,9 @@ def _warnings(
         chance = control.get("random")
         if found.removed <= found.removed_by_chance or (chance and found.deletion_auc >= chance.deletion_auc):
             warnings.append("No better than chance: removing what it marks is no more use than removing at random.")
+        edges = control.get("edges")
+        if edges and found.deletion_auc >= edges.deletion_auc:
+            warnings.append("No better than the edges of the image, which know nothing of the model.")
         if found.infidelity > PREDICTS_NOTHING:
             warnings.append("It does not predict what removals do to the score.")
     if stable is not None:

@@ -148,7 +148,8 @@ class ReportWriter:
             self._write_figure(f"{stem}_curves", curves, picture)
         page = PartPage(part, _uri(drawn), _uri(picture) if curves is not None else "", f"{FIGURES}/{stem}.svg")
         self._pages.append(page)
-        self._pdf.part(page, sheet, curves, len(self._pages), len(self.chosen), self.about.calibration.ng.value)
+        place = f"part {len(self._pages)} of {len(self.chosen)}"
+        self._pdf.part(page, sheet, curves, place, self.about.calibration.ng.value)
         self._rows.append(_row(part, page))
         self._keep(part)
 
