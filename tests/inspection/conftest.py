@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,14 +119,6 @@ class PostgreSQL:
         return f"postgresql://line@127.0.0.1:{self.port}/{name}"
 
 
-def _reachable_folder(base: Path) -> Path:
-    """A folder that other users may enter: pytest's own are closed to them."""
-    for folder in (base, *base.parents[:3]):
-        if folder.owner() == base.owner() and "pytest" in str(folder):
-            folder.chmod(0o755)
-    return base
-
-
 @pytest.fixture
 def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     """A running broker; the test may stop and start it."""
@@ -140,14 +133,16 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+def postgresql() -> Iterator[PostgreSQL]:
     """A running server; a test that stops it must start it again."""
     if PostgreSQL.programs() is None:
         pytest.skip("no PostgreSQL: apt-get install postgresql")
     pytest.importorskip("psycopg", reason="no psycopg: pip install 'anomaly-suite[postgresql]'")
-    server = PostgreSQL(_reachable_folder(tmp_path_factory.mktemp("postgresql")))
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
+    # not below pytest's own folder, which is closed to the user under whom the server runs
+    with tempfile.TemporaryDirectory(prefix="anomaly-postgresql-") as folder:
+        server = PostgreSQL(Path(folder))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()

@@ -92,7 +92,7 @@ def started(store: ResultsStore) -> str:
     return run.id
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(part_results(), max_size=4, unique_by=lambda result: result.part))
 def test_what_is_read_is_exactly_what_was_written(store: ResultsStore, results: list[PartResult]) -> None:
     run = started(store)
