@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from anomaly.errors import AnomalyError
@@ -60,9 +61,9 @@ class Delivery:
     def _run(self) -> None:
         while not self._over():
             try:
-                with self._outbox.claim(self.receiver) as mine:
-                    if mine:
-                        self._serve()
+                with self._outbox.claim(self.receiver) as holds:
+                    if holds():
+                        self._serve(holds)
                         return
                 if self._closing.wait(IDLE_SECONDS):
                     return  # another process delivers, also what is ours
@@ -71,12 +72,12 @@ class Delivery:
             except Exception as error:  # the thread must live on; the live view shows what happened
                 self._failed(f"{type(error).__name__}: {error}")
 
-    def _serve(self) -> None:
+    def _serve(self, holds: Callable[[], bool]) -> None:
         """Delivers until it is over; returns with the publisher closed."""
         try:
             self._outbox.tidy(self.receiver)
             self._publisher.open()
-            while not self._over():
+            while holds() and not self._over():
                 self._news.clear()
                 if self._deliver():
                     continue

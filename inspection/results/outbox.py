@@ -6,7 +6,7 @@ Microservices Patterns, 2018, section 3.3.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
@@ -87,34 +87,46 @@ class Outbox:
             connection.execute(outbox.delete().where(done))
 
     @contextmanager
-    def claim(self, receiver: str) -> Iterator[bool]:
-        """Gives the right to deliver to a receiver, or False while another process has it.
+    def claim(self, receiver: str) -> Iterator[Callable[[], bool]]:
+        """Claims the right to deliver to a receiver, which one process at a time can have.
 
         The right ends with the process that has it, however that ends.
 
+        Returns:
+            Whether this process has the right; to be asked again before each delivery.
+
         Raises:
-            StoreError: the database cannot be used.
+            StoreError: the database cannot be used; also from within the `with` block, when the right was lost.
         """
         digest = hashlib.sha256(receiver.encode("utf-8", "surrogatepass")).digest()
-        if is_sqlite(self._database.url):
-            lock = FileLock(f"{self._database.url.database}.{digest.hex()[:12]}.lock", thread_local=False)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                yield False
-                return
-            try:
-                yield True
-            finally:
-                lock.release()
+        claimed = self._claim_file if is_sqlite(self._database.url) else self._claim_session
+        with claimed(digest) as holds:
+            yield holds
+
+    @contextmanager
+    def _claim_file(self, digest: bytes) -> Iterator[Callable[[], bool]]:
+        """By a lock on a file beside that of SQLite, which the operating system releases."""
+        lock = FileLock(f"{self._database.url.database}.{digest.hex()[:12]}.lock", thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield lambda: False
             return
+        try:
+            yield lambda: True
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _claim_session(self, digest: bytes) -> Iterator[Callable[[], bool]]:
+        """By an advisory lock of PostgreSQL, which lasts as long as its connection."""
+        key = {"key": int.from_bytes(digest[:8], "big", signed=True)}
         with self._database.apart() as connection:
-            key = {"key": int.from_bytes(digest[:8], "big", signed=True)}
             mine = bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar_one())
             try:
-                yield mine
+                yield lambda: mine and bool(connection.execute(text("SELECT true")).scalar_one())
             finally:
-                if mine and not connection.closed:
+                if mine and not connection.invalidated:
                     connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
 
 

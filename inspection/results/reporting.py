@@ -180,8 +180,8 @@ class Reporter:
 
     def _note_forgotten(self, receiver: str) -> None:
         """Messages for a receiver that no recipe names any more must not be forgotten silently."""
-        with self._outbox.claim(receiver) as nobody_delivers:
-            if nobody_delivers:
+        with self._outbox.claim(receiver) as nobody_else:
+            if nobody_else():
                 waiting = self._outbox.waiting(receiver)
                 what = (
                     f"{waiting:,} messages wait for a receiver that is not in this recipe; add it again to deliver them"

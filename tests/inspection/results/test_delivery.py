@@ -239,6 +239,29 @@ def test_the_outbox_works_in_postgresql_too(postgresql: Any, tmp_path: Path) -> 
     assert not list(tmp_path.glob("*.sqlite*"))
 
 
+@pytest.mark.peer
+def test_a_right_to_deliver_that_was_lost_is_not_used(postgresql: Any, tmp_path: Path) -> None:
+    chosen = settings(database=postgresql.database())
+    one, other = MemoryPublisher("shared"), MemoryPublisher("shared")
+    here = "(SELECT oid FROM pg_database WHERE datname = current_database())"
+    locks = f"FROM pg_locks WHERE locktype = 'advisory' AND database = {here}"
+    with (
+        Reporter.open(chosen, tmp_path, run(), publishers=[one]) as first,
+        Reporter.open(chosen, tmp_path, run(), publishers=[other]) as second,
+    ):
+        wait_for(lambda: one.is_open or other.is_open)
+        with first.store.database.writing() as connection:
+            connection.exec_driver_sql(f"SELECT pg_terminate_backend(pid) {locks}")
+        wait_for(lambda: not (one.is_open and other.is_open))
+        for part in range(20):
+            (first, second)[part % 2].report([seen(part)])
+        wait_for(lambda: len(one.received) + len(other.received) == 20)
+        assert not (one.is_open and other.is_open)
+        assert sorted(map(int, parts(one) + parts(other))) == list(range(20))
+        with first.store.database.reading() as connection:
+            assert connection.exec_driver_sql(f"SELECT count(*) {locks}").scalar_one() == 1
+
+
 class Hook(BaseHTTPRequestHandler):
     """Answers 503 to the first requests, then 204; keeps what it took."""
 
