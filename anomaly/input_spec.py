@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -182,10 +184,27 @@ def resize(images: Float[Tensor, "n c h w"], size: tuple[int, int]) -> Float[Ten
     return resize_matrix(height, size[0]).to(images) @ images @ resize_matrix(width, size[1]).to(images).T
 
 
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)  # a cached inference tensor would break every later gradient
+@torch.inference_mode(False)  # inference tensors would break every later gradient
 def resize_matrix(source: int, target: int) -> Float[Tensor, "target source"]:
     """Returns the (target, source) float32 matrix of the antialiased bilinear resize along one axis."""
-    identity = torch.eye(source)[None, None]
-    resized = F.interpolate(identity, size=(target, source), mode="bilinear", antialias=True, align_corners=False)
-    return resized[0, 0].clone()
+    return torch.from_numpy(_triangles(source, target))
+
+
+@lru_cache(maxsize=256)
+def _triangles(source: int, target: int) -> npt.NDArray[np.float32]:
+    """The resize as weights: a triangle around each target pixel, as wide as it is in source pixels, 2 at least.
+
+    In numpy, because a tensor made while a graph is exported has no values, and would stay in the cache. All steps are
+    in float32 and in the order of torch's kernel, so that both round alike.
+    """
+    zero, half, one = np.float32(0), np.float32(0.5), np.float32(1)
+    step = np.float32(source) / np.float32(target)
+    reach = max(step, one)
+    centres = step * (np.arange(target, dtype=np.float32)[:, None] + half)
+    first = np.maximum((centres - reach + half).astype(np.int64), 0)
+    last = np.minimum((centres + reach + half).astype(np.int64), source)
+    place = np.arange(source)
+    distance = (place - first).astype(np.float32) + (first.astype(np.float32) - centres) + half
+    weights = np.maximum(zero, one - np.abs(distance * (one / reach)))
+    weights = np.where((place >= first) & (place < last), weights, zero)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)

@@ -161,7 +161,15 @@ def fitted(side: int, folder: Path, progress: Progress = silent) -> tuple[Artifa
 class Exporter:
     """Exports one model for frames of one size; the graph is made once for all formats and precisions."""
 
-    def __init__(self, artifact: Artifact, parts: Sequence[Path], side: int, batch: int, folder: Path) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        parts: Sequence[Path],
+        side: int,
+        batch: int,
+        folder: Path,
+        normals: int = _CALIBRATION,
+    ) -> None:
         """Makes the graph.
 
         Args:
@@ -170,10 +178,11 @@ class Exporter:
             side: height and width of the frames in pixels.
             batch: frames of one run.
             folder: where the files go.
+            normals: images that int8 is calibrated with.
         """
         self.artifact, self.folder = artifact, folder
         self.frame = frame_of(artifact, (side, side), "NCHW", (batch, batch))
-        self.normals = _frames(parts, artifact, self.frame)
+        self.normals = _frames(parts[:normals], artifact, self.frame)
         self.graph = to_onnx(ScoringGraph(artifact, self.frame))
         self._plain: Path | None = None
 
@@ -300,7 +309,7 @@ def _wafers(
         progress(f"exporting for frames of {WAFER_SIDE} px, canvas {canvas} px", 1)(0)
         own = folder / f"wafer-{canvas}"
         own.mkdir()
-        exporter = Exporter(model, images, WAFER_SIDE, 1, own)
+        exporter = Exporter(model, images, WAFER_SIDE, 1, own, normals=6)
         file, precision = _first_that_ships(exporter, best)
         one = exporter.work()
         work = Work(WAFER_FRAMES * one.gflop, WAFER_FRAMES * one.gbyte)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anomaly import input_spec
 from anomaly.errors import InputError, SettingError
 from anomaly.input_spec import DTYPES, InputSpec, resize, resize_matrix
 
@@ -209,3 +210,17 @@ def test_one_bad_image_of_a_list_is_refused():
     with pytest.raises(InputError, match="got nan"):
         replace(GREY, dtype="float32").canvas([good[0], bad[0]])
     assert GREY.canvas([good[0], good[0]]).pixels.shape == (2, 1, 32, 32)
+
+
+class Resized(torch.nn.Module):
+    def forward(self, x):
+        return resize(x, (21, 34))
+
+
+def test_a_matrix_that_is_first_made_while_a_graph_is_exported_is_kept_with_its_values():
+    input_spec._triangles.cache_clear()
+    x = torch.rand(1, 1, 55, 89, generator=torch.Generator().manual_seed(0))
+    exported = torch.export.export(Resized(), (x,), strict=False)
+    assert type(resize_matrix(55, 21)) is torch.Tensor
+    assert torch.allclose(resize_matrix(55, 21).sum(dim=1), torch.ones(21))
+    assert torch.allclose(exported.module()(x), resize(x, (21, 34)), atol=1e-6)

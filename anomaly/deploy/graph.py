@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from anomaly.artifact import Artifact
 from anomaly.deploy.manifest import Frame, Manifest
-from anomaly.input_spec import resize_matrix
 
 
 class ScoringGraph(nn.Module):
@@ -20,7 +19,7 @@ class ScoringGraph(nn.Module):
     held_out: Tensor
 
     def __init__(self, artifact: Artifact, frame: Frame) -> None:
-        """Builds the graph and fills the caches of constant matrices, which must be made outside of an export.
+        """Builds the graph.
 
         Args:
             artifact: a fitted, calibrated model.
@@ -32,13 +31,6 @@ class ScoringGraph(nn.Module):
         calibration = artifact.calibration
         self.register_buffer("held_out", _at_or_below(calibration.scores))
         self.review, self.ng = _at_or_below((calibration.review.value, calibration.ng.value)).tolist()
-        assert frame.height is not None
-        assert frame.width is not None
-        covered = artifact.scorer.input.covered(frame.height, frame.width)
-        resize_matrix(frame.height, covered[0])
-        resize_matrix(frame.width, covered[1])
-        with torch.no_grad():
-            self(self.example(1))
 
     def example(self, count: int) -> Shaped[Tensor, "n _ _ _"]:
         """Returns `count` frames of the lowest raw value."""

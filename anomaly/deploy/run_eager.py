@@ -42,9 +42,7 @@ class EagerRuntime(Runtime):
 
     @classmethod
     def open(cls, path: Path, device: str, provider: str | None, threads: int | None) -> "EagerRuntime":
-        """Loads a model file. See `load`."""
-        if provider is not None:
-            raise SettingError.of("load", "provider", "None for a .safetensors file", provider)
+        """Loads a model file; a provider compiles it for the GPU. See `load`."""
         kind, _, number = device.partition(":")
         if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
             raise SettingError.of("load", "device", "'cpu', 'cuda' or 'cuda:N' for a .safetensors file", device)
@@ -52,7 +50,14 @@ class EagerRuntime(Runtime):
             raise DeviceError("PyTorch finds no CUDA device here: check driver and PyTorch build, or use device 'cpu'")
         if threads is not None:
             torch.set_num_threads(threads)
-        return cls(load_artifact(path), device=device)
+        if provider is None:
+            return cls(load_artifact(path), device=device)
+        from anomaly.deploy.run_fast import WAYS, FastRuntime
+
+        if provider not in WAYS or kind != "cuda":
+            allowed = f"None, or {', '.join(WAYS)} on device 'cuda', for a .safetensors file"
+            raise SettingError.of("load", "provider", allowed, f"{provider}' on '{device}")
+        return FastRuntime(load_artifact(path), provider, device)
 
     def covered(self, height: int, width: int) -> tuple[int, int]:
         """Returns height and width in pixels of the map that a frame of `height` x `width` covers."""
@@ -64,12 +69,15 @@ class EagerRuntime(Runtime):
         with torch.inference_mode():
             # A copy, because PyTorch has no read-only tensors.
             scores = self._scorer(torch.from_numpy(images.copy()).to(self.running_on))
-        score = scores.score.cpu().numpy()
+        return self.judged(scores.score.cpu().numpy(), scores.map.cpu().numpy())
+
+    def judged(self, score: Frames, anomaly_map: Frames) -> Scores:
+        """Returns scores and maps with their p-values and decisions."""
         calibration = self.artifact.calibration
         codes = [DECISIONS.index(decision.value) for decision in calibration.decide_all(score)]
         return Scores(
             score,
-            scores.map.cpu().numpy(),
+            anomaly_map,
             calibration.p_value(score).astype(np.float32),
             np.array(codes, dtype=np.int32),
         )

@@ -133,7 +133,8 @@ def load(path: Path | str, *, device: str = "cpu", provider: str | None = None, 
         path: .onnx (ONNX Runtime), .xml (OpenVINO), .engine or .plan (TensorRT, device "cuda") or .safetensors (the
             model itself, in PyTorch).
         device: "cpu", "cuda" or "cuda:1"; for OpenVINO any of its devices, e.g. "gpu", "npu" or "auto".
-        provider: for ONNX Runtime "cpu", "cuda" or "tensorrt"; by default what the device suggests. Others have none.
+        provider: for ONNX Runtime "cpu", "cuda" or "tensorrt"; by default what the device suggests. For a model file on
+            "cuda" None, or "compile", "compile-fp16" or "compile-bf16", which compile it and check its parity.
         threads: threads of the CPU that one run uses; None leaves the choice to the runtime.
 
     Raises:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -246,22 +248,31 @@ def top_mean(
     return torch.where(chosen, highest, 0.0).sum(dim=1) / counts
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # a cached inference tensor would break every later gradient
+@torch.inference_mode(False)  # inference tensors would break every later gradient
 def upsampling_matrix(source: int, target: int, smoothing: float) -> Float[Tensor, "target source"]:
     """Returns the (target, source) float32 matrix that resizes bilinearly and smooths with a Gaussian along one axis.
 
     Both are linear maps, so a map is upsampled and smoothed by two small matrix products instead of a large blur.
     The Gaussian is cut off at 4 standard deviations and reflected at the ends.
     """
-    up = F.interpolate(torch.eye(source)[None], size=target, mode="linear", align_corners=False)[0].T
+    return torch.from_numpy(_upsampling(source, target, smoothing))
+
+
+@lru_cache(maxsize=64)
+def _upsampling(source: int, target: int, smoothing: float) -> npt.NDArray[np.float32]:
+    """In numpy, because a tensor made while a graph is exported has no values, and would stay in the cache."""
+    rows = np.arange(target)
+    place = np.clip((rows + 0.5) * source / target - 0.5, 0, source - 1)
+    below = np.minimum(place.astype(int), max(source - 2, 0))
+    up = np.zeros((target, source))
+    up[rows, below] = 1 - (place - below)
+    up[rows, np.minimum(below + 1, source - 1)] += place - below
     if smoothing == 0:
-        return up.contiguous()
-    radius = math.ceil(4 * smoothing)
-    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / smoothing) ** 2)
-    positions = torch.arange(target)[:, None] + torch.arange(-radius, radius + 1)
-    period = 2 * target
-    positions = positions % period
-    positions = torch.where(positions < target, positions, period - 1 - positions)
-    blur = torch.zeros(target, target).scatter_add_(1, positions, (weights / weights.sum()).expand(target, -1))
-    return blur @ up
+        return up.astype(np.float32)
+    offsets = np.arange(-(radius := math.ceil(4 * smoothing)), radius + 1)
+    weights = np.exp(-0.5 * (offsets / smoothing) ** 2)
+    positions = (rows[:, None] + offsets) % (2 * target)
+    positions = np.where(positions < target, positions, 2 * target - 1 - positions)
+    blur = np.zeros((target, target))
+    np.add.at(blur, (rows[:, None], positions), weights / weights.sum())
+    return (blur @ up).astype(np.float32)
