@@ -4,29 +4,33 @@ Every case stores its results in a real database and counts there. Faults of cam
 in this process; faults of processes, files, disks and brokers by the real command, a real small disk, a real broker.
 """
 
-import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from anomaly.calibration import Decision
 from anomaly.errors import DatasetError
-from anomaly.fitting import Plan
-from anomaly.images import list_images
-from anomaly.images.synthetic import write_dataset
-from inspection.choosing import Wishes
-from inspection.init import make_recipe
+from benchmarks.line_fault_tools import (
+    BALLAST,
+    broker,
+    fill,
+    finished,
+    free_port,
+    image_files,
+    moved,
+    recipe_in,
+    small_disk,
+    started,
+    subscriber,
+    wait_for,
+)
 from inspection.line.errors import LineError
 from inspection.line.runner import Line
 from inspection.line.settings import LineSettings
@@ -41,12 +45,8 @@ from inspection.results.records import Run
 from inspection.results.reporting import Reporter, open_store
 from inspection.results.settings import PictureSettings, ResultsSettings
 
-SIZE = (64, 64)
 _QUICK: dict[str, Any] = {"part_timeout_ms": 300.0, "deadline_ms": 200.0, "watchdog_s": 0.3, "stop_s": 2.0}
 _PICTURES = PictureSettings(raw=(), overlay=())
-_PATIENCE_S = 120.0
-_BALLAST = "ballast"
-_REFUSED = 2
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,10 @@ def overload(folder: Path) -> Case:
 
 def disk_full_for_a_while(folder: Path) -> Case:
     """The disk of the database is full, and has room again before the line gives up."""
-    with _small_disk(folder) as disk:
+    with small_disk(folder) as disk:
 
         def camera() -> Iterator[Part]:
-            ballast = _fill(disk)
+            ballast = fill(disk)
             yield from parts(40)
             time.sleep(1.0)
             ballast.unlink()
@@ -157,11 +157,11 @@ def disk_full_for_a_while(folder: Path) -> Case:
 
 def disk_full(folder: Path) -> Case:
     """The disk of the database stays full: the line stops; it is started again on the same folder with room."""
-    with _small_disk(folder) as disk:
-        database, images = disk / "results.sqlite", _images(folder, 20)
+    with small_disk(folder) as disk:
+        database, images = disk / "results.sqlite", image_files(folder, 20)
         settings = LineSettings(**{**_QUICK, "report_retry_s": 0.5})
-        said = [_watched(folder, images, database, settings, lambda: _fill(disk))]
-        (disk / _BALLAST).unlink()
+        said = [_watched(folder, images, database, settings, lambda: fill(disk))]
+        (disk / BALLAST).unlink()
         said.append(_watched(folder, images, database, settings, lambda: None))
         names = [path.name for path in images]
         results = _stored(ResultsSettings(database=str(database)), folder)
@@ -171,25 +171,25 @@ def disk_full(folder: Path) -> Case:
 
 def model_corrupt(folder: Path) -> Case:
     """One byte of the model file is another."""
-    recipe = _recipe(folder)
+    recipe = recipe_in(folder)
     model = recipe.with_suffix(".safetensors")
     content = bytearray(model.read_bytes())
     content[len(content) // 2] ^= 1
     model.write_bytes(content)
-    images = _images(folder, 10)
-    status, _, error = _finished(_started(recipe, str(images[0].parent)))
+    images = image_files(folder, 10)
+    status, _, error = finished(started(recipe, str(images[0].parent)))
     assert not (folder / "results.sqlite").exists()
-    said = f"exit {status}: {error.strip().splitlines()[-1][:90]}..."
+    said = f"exit {status}: {error.strip().splitlines()[-1].replace(str(folder) + os.sep, '')[:100]}..."
     return counted("one bit of the model file is flipped", said + " No part was taken", [], [], [])
 
 
 def unreadable(folder: Path, count: int = 1000) -> Case:
     """Five of a hundred files are truncated, empty, or no images."""
-    recipe, images = _recipe(folder), _images(folder, count)
+    recipe, images = recipe_in(folder), image_files(folder, count)
     broken = images[::20]
     for number, path in enumerate(broken):
         path.write_bytes([path.read_bytes()[:300], b"", b"this is no image"][number % 3])
-    status, summary, _ = _finished(_started(recipe, str(images[0].parent)))
+    status, summary, _ = finished(started(recipe, str(images[0].parent)))
     intact = {path.name for path in images} - {path.name for path in broken}
     said = f"exit {status}; {summary['reasons'].get('UNREADABLE', 0)} UNREADABLE"
     ids = [path.name for path in images]
@@ -198,29 +198,29 @@ def unreadable(folder: Path, count: int = 1000) -> Case:
 
 def killed(folder: Path, count: int = 150) -> Case:
     """The process is killed with SIGKILL while it works, and started again on the same folder."""
-    recipe, images = _recipe(folder, batch=1), _images(folder, count)
+    recipe, images = recipe_in(folder, batch=1), image_files(folder, count)
     ids = [path.name for path in images]
-    first = _started(recipe, f"watch:{images[0].parent}")
-    _wait_for(first, lambda: _count(recipe) >= count // 10)
+    first = started(recipe, f"watch:{images[0].parent}")
+    wait_for(first, lambda: _count(recipe) >= count // 10)
     first.kill()
     first.communicate()
     before = _count(recipe)
-    second = _started(recipe, f"watch:{images[0].parent}")
-    _wait_for(second, lambda: _count(recipe) >= count)
+    second = started(recipe, f"watch:{images[0].parent}")
+    wait_for(second, lambda: _count(recipe) >= count)
     time.sleep(1.0)  # would more come?
     second.terminate()
-    status, _, _ = _finished(second)
+    status, _, _ = finished(second)
     said = f"{before} stored when killed; the restart inspected the other {count - before}; exit {status} after SIGTERM"
     return counted("kill -9 while it works, then a restart on the folder", said, ids, _of(recipe), ids)
 
 
 def terminated(folder: Path, count: int = 400) -> Case:
     """The process is told to stop with SIGTERM while it works."""
-    recipe, images = _recipe(folder), _images(folder, count)
-    process = _started(recipe, str(images[0].parent))
-    _wait_for(process, lambda: _count(recipe) >= count // 10)
+    recipe, images = recipe_in(folder), image_files(folder, count)
+    process = started(recipe, str(images[0].parent))
+    wait_for(process, lambda: _count(recipe) >= count // 10)
     process.terminate()
-    status, summary, _ = _finished(process)
+    status, summary, _ = finished(process)
     results = _of(recipe)
     ids = [path.name for path in images[: summary["seen"]]]
     said = f"exit {status}, {summary['state']}; {summary['seen']} of {count} parts were taken in, all of them judged"
@@ -229,16 +229,16 @@ def terminated(folder: Path, count: int = 400) -> Case:
 
 def broker_down(folder: Path, count: int = 40) -> Case:
     """The MQTT broker is away while the line runs, and comes back before its next start."""
-    broker = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if broker is None:
+    program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
         raise DatasetError("no mosquitto: apt-get install mosquitto")
-    port = _free_port()
+    port = free_port()
     publisher = f'[[results.publishers]]\ntype = "mqtt"\nport = {port}\ntopic = "faults"\nclient_id = "faults"\n'
-    recipe, images = _recipe(folder, more=publisher), _images(folder, count + 1)
+    recipe, images = recipe_in(folder, more=publisher), image_files(folder, count + 1)
     last = images.pop()
-    first, summary, _ = _finished(_started(recipe, str(_moved(images, folder / "first"))))
-    with _broker(broker, port, folder), _subscriber(port, "faults/results") as received:
-        second, _, _ = _finished(_started(recipe, str(_moved([last], folder / "second"))))
+    first, summary, _ = finished(started(recipe, str(moved(images, folder / "first"))))
+    with broker(program, port, folder), subscriber(port, "faults/results") as received:
+        second, _, _ = finished(started(recipe, str(moved([last], folder / "second"))))
         wait_until(lambda: len(set(received)) >= count + 1, 30)
     ids = [path.name for path in [*images, last]]
     said = (
@@ -331,137 +331,3 @@ def _count(recipe: Path) -> int:
         return len(_of(recipe))
     except StoreError:
         return 0
-
-
-def _recipe(folder: Path, more: str = "", **line: Any) -> Path:
-    """Makes a recipe for small parts."""
-    data, path = folder / "normals", folder / "part.toml"
-    write_dataset(data, "brushed_metal", 24, 0, 0, SIZE, seed=0)
-    make_recipe(list_images([data]), path, Wishes(pixel_size_mm=0.1, plan=Plan()), [])
-    text = path.read_text(encoding="utf-8")
-    for key, value in line.items():
-        text = text.replace("\n[line]\n", f"\n[line]\n{key} = {json.dumps(value)}\n")
-    text = text.replace("\n[results.pictures]\n", "\n[results.pictures]\nraw = []\noverlay = []\n")
-    path.write_text(text + "\n" + more, encoding="utf-8")
-    return path
-
-
-def _images(folder: Path, count: int) -> list[Path]:
-    """Draws ten parts, and copies them until there are enough."""
-    drawn, images = folder / "drawn", folder / "images"
-    write_dataset(drawn, "brushed_metal", 10, 0, 0, SIZE, seed=7)
-    images.mkdir()
-    originals = list_images([drawn])
-    return [Path(shutil.copy(originals[k % 10], images / f"{k:04d}.png")) for k in range(count)]
-
-
-def _moved(images: Sequence[Path], folder: Path) -> Path:
-    folder.mkdir()
-    for path in images:
-        path.rename(folder / path.name)
-    return folder
-
-
-def _started(recipe: Path, source: str) -> "subprocess.Popen[str]":
-    command = [
-        str(Path(sys.executable).with_name("anomaly")),
-        "inspect",
-        "run",
-        str(recipe),
-        "--source",
-        source,
-        "--json",
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(  # noqa: S603 - this suite's own command
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-
-
-def _finished(process: "subprocess.Popen[str]") -> tuple[int, dict[str, Any], str]:
-    """Waits for the command; returns exit status, summary and standard error."""
-    output, error = process.communicate(timeout=_PATIENCE_S)
-    if not output and process.returncode != _REFUSED:
-        raise DatasetError(f"the command ended with {process.returncode}: {error[-500:]}")
-    return process.returncode, json.loads(output) if output else {}, error
-
-
-def _wait_for(process: "subprocess.Popen[str]", condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + _PATIENCE_S
-    while not condition():
-        if process.poll() is not None or time.monotonic() > end:
-            process.send_signal(signal.SIGKILL)
-            raise DatasetError(f"the command ended too early or did nothing: {process.communicate()[1][-500:]}")
-        time.sleep(0.05)
-
-
-@contextmanager
-def _small_disk(folder: Path) -> Iterator[Path]:
-    disk = folder / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
-    if mounted.returncode:
-        raise DatasetError(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)  # noqa: S603, S607 - fixed words
-
-
-def _fill(disk: Path) -> Path:
-    """Leaves no byte free; returns the file that takes the room."""
-    ballast = disk / _BALLAST
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while file.write(b"x" * 512):
-                pass
-        except OSError:
-            return ballast
-    raise DatasetError(f"{disk} cannot be filled")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def _broker(program: str, port: int, folder: Path) -> Iterator[None]:
-    settings = folder / "mosquitto.conf"
-    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n", encoding="utf-8")
-    with (folder / "mosquitto.log").open("wb") as log:
-        process = subprocess.Popen([program, "-c", str(settings)], stdout=log, stderr=log)  # noqa: S603 - a broker
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-@contextmanager
-def _subscriber(port: int, topic: str) -> Iterator[list[str]]:
-    """Yields a list that receives the ids of messages."""
-    from paho.mqtt.client import Client
-    from paho.mqtt.enums import CallbackAPIVersion
-
-    received: list[str] = []
-    ready = threading.Event()
-    client = Client(CallbackAPIVersion.VERSION2)
-    client.on_message = lambda *words: received.append(json.loads(words[2].payload)["id"])
-    client.on_subscribe = lambda *words: ready.set()
-    client.on_connect = lambda *words: client.subscribe(topic, qos=1)
-    for _ in range(100):
-        try:
-            client.connect("127.0.0.1", port)
-            break
-        except OSError:
-            time.sleep(0.1)
-    client.loop_start()
-    try:
-        ready.wait(10)
-        yield received
-    finally:
-        client.disconnect()
-        client.loop_stop()
