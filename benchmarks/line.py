@@ -211,8 +211,8 @@ def plot(seconds: Sequence[Mapping[str, float]], deadline_ms: float, title: str,
         panels[0].plot(time_s, [row[column] for row in seconds], color=colour, label=f"{label} in each second")
     panels[0].axhline(deadline_ms, color="C3", linestyle=":", label=f"deadline {deadline_ms:g} ms")
     panels[0].set(ylabel="capture to durable result, ms", ylim=(0, None))
-    panels[0].set_title(title, fontsize=10)
-    panels[0].legend(loc="upper right", ncols=4, fontsize=8)
+    panels[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8)
+    figure.suptitle(title, fontsize=10)
     panels[1].plot(time_s, [row["parts"] for row in seconds], color="C2")
     panels[1].set(xlabel="seconds since the first frame", ylabel="results a second", ylim=(0, None))
     for panel in panels:

@@ -60,32 +60,31 @@ def run_recipe(recipe: Path, source: str, serial: str, producer: Path | None, co
     """
     inspector = RecipeInspector.open(recipe)
     made = inspector.recipe
-    run = Run.now(recipe=made.sha256, model=made.model.sha256)
-    look = Look(scale=inspector.scale, contour=inspector.contour, value_range=inspector.value_range)
-    reporter = Reporter.open(made.results, made.folder, run, look=look)
-    try:
-        options = SourceOptions(
-            memory=made.folder / MEMORY,
-            serial=serial,
-            producer=producer,
-            was_reported=lambda file: is_stored(reporter.store, file),
-        )
-        with closing(open_source(source, options)) as parts:
-            line = Line(parts, inspector, reporter.report, made.line, made.sha256, made.model.sha256)
-            title = f"{made.product}: {recipe} on {parts.name}"
-            view = LineView(title, made.line.deadline_ms, line.status, lambda: _problems(reporter), console)
-            error = ""
-            with view, stopped_by_signals(line):
-                try:
-                    line.run()
-                except LineError as stopped:
-                    error = str(stopped)
-            problems = _problems(reporter)
-    except BaseException:
-        _close(reporter)
-        raise
-    error = "; ".join(filter(None, [error, _close(reporter)]))
-    return Outcome(run.id, line.status(), problems, error)
+    options = SourceOptions(
+        memory=made.folder / MEMORY,
+        serial=serial,
+        producer=producer,
+        was_reported=lambda file: is_stored(reporter.store, file),
+    )
+    with closing(open_source(source, options)) as parts:
+        run = Run.now(recipe=made.sha256, model=made.model.sha256)
+        look = Look(scale=inspector.scale, contour=inspector.contour, value_range=inspector.value_range)
+        reporter = Reporter.open(made.results, made.folder, run, look=look)
+        line = Line(parts, inspector, reporter.report, made.line, made.sha256, made.model.sha256)
+        title = f"{made.product}: {recipe} on {parts.name}"
+        view = LineView(title, made.line.deadline_ms, line.status, lambda: _problems(reporter), console)
+        errors = []
+        with view, stopped_by_signals(line):
+            try:
+                line.run()
+            except LineError as stopped:
+                errors.append(str(stopped))
+        problems = _problems(reporter)
+        try:
+            reporter.close()
+        except AnomalyError as failed:  # everything that was reported is stored all the same
+            errors.append(str(failed))
+    return Outcome(run.id, line.status(), problems, "; ".join(errors))
 
 
 def is_stored(store: ResultsStore, file: OpenFile) -> bool:
@@ -119,12 +118,3 @@ def _problems(reporter: Reporter) -> list[str]:
         return [f"{problem.where}: {problem.what}" for problem in reporter.problems()]
     except AnomalyError as error:
         return [str(error)]
-
-
-def _close(reporter: Reporter) -> str:
-    """Closes the results; returns what went wrong. Everything that was reported is stored all the same."""
-    try:
-        reporter.close()
-    except AnomalyError as error:
-        return str(error)
-    return ""

@@ -73,8 +73,8 @@ class WatchedFolder:
             folder: is watched with all its subfolders; files by `IMAGE_SUFFIXES`, what starts with a dot is skipped.
             memory: file that remembers what was inspected; one for each folder, on a local disk.
             serial: how parts are named.
-            was_reported: asked after a kill whether there is a durable result of a file that was under way then. By
-                default nobody knows, and such a file is inspected again.
+            was_reported: asked when the first part is wanted, whether there is a durable result of a file that was
+                under way when the line was killed. By default nobody knows, and such a file is inspected again.
             times: how patiently it is watched.
 
         Raises:
@@ -86,14 +86,16 @@ class WatchedFolder:
         self.name = str(folder)
         self._folder, self._serial, self._times = folder, serial, times or WatchTimes()
         self._memory = FileMemory(memory)
-        self._memory.close([file.key for file in self._memory.opened() if was_reported(file)])
-        self._known = self._memory.known()
+        self._was_reported = was_reported
+        self._known: set[FileKey] = set()
         self._candidates: dict[str, _Candidate] = {}
         self._delivered: dict[str, FileKey] = {}
         self._lock = Lock()
 
     def parts(self, stop: Event) -> Generator[Part, None, None]:
         """Yields parts, oldest file first, until `stop` is set. A folder that is gone for a while is waited for."""
+        self._memory.close([file.key for file in self._memory.opened() if self._was_reported(file)])
+        self._known = self._memory.known()
         while not stop.is_set():
             begun = time.monotonic()
             for key in self._settled():
