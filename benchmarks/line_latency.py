@@ -5,7 +5,7 @@ timed beside anomalib's own exports. One process, one number of threads, calls i
 all rows alike. A call begins with a frame in the caller's memory and ends with a decision there, copies included.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from anomaly.artifact import Artifact, save
 from anomaly.deploy import Runtime, load
@@ -37,6 +38,14 @@ OURS = "subspace"
 PRECISIONS = ("fp32", "fp16", "int8")
 WAFER_FRAMES, WAFER_SIDE, WAFER_BUDGET = 36, 512, 360.0
 """Frames of a wafer, their height and width in pixels, and the milliseconds in which all must be judged."""
+ON_CUDA = (
+    ("PyTorch CUDA", None, "fp32"),
+    ("PyTorch CUDA graph", "compile", "fp32"),
+    ("PyTorch CUDA graph", "compile-fp16", "fp16"),
+    ("ONNX Runtime CUDA", "cuda", "fp32"),
+    ("ONNX Runtime CUDA", "cuda", "fp16"),
+)
+"""Runtime, provider and precision of the rows that need a GPU, besides TensorRT."""
 WEIGHTS = "weights/resnet18_layers1to3_bnfolded.safetensors"
 _PARTS, _CALIBRATION, _LEARNED_BY_PEERS = 60, 16, 24
 _ROUNDS_OF_A_WAFER = 3
@@ -75,6 +84,7 @@ class Row(NamedTuple):
         covers: what is below fp32, as the manifest says.
         times: milliseconds of every timed call.
         work: operations and bytes of one call; None where they are not known.
+        device: "cpu" or "cuda".
     """
 
     model: str
@@ -86,6 +96,7 @@ class Row(NamedTuple):
     covers: str
     times: list[float]
     work: Work | None
+    device: str = "cpu"
 
     def quantile(self, share: float) -> float:
         """Returns a quantile of the times."""
@@ -110,13 +121,13 @@ class Result(NamedTuple):
     Attributes:
         rows: single calls.
         wafers: 36 frames, one row for each way.
-        roofline: limits of the machine.
+        rooflines: device -> its limits.
         skipped: lines about what could not be measured.
     """
 
     rows: list[Row]
     wafers: list[Row]
-    roofline: Roofline
+    rooflines: Mapping[str, Roofline]
     skipped: list[str]
 
 
@@ -133,7 +144,9 @@ def measured(wish: Wish, progress: Progress = silent) -> Result:
     with TemporaryDirectory() as name:
         folder = Path(name)
         model, parts = fitted(wish.size, folder / "parts", progress)
-        roofline = measure(wish.threads)
+        rooflines = {"cpu": measure(wish.threads)}
+        if torch.cuda.is_available():
+            rooflines["cuda"] = measure(wish.threads, "cuda")
         rows: list[Row] = []
         for batch in sorted(wish.batches):
             cases = list(_ours(model, parts, batch, wish, folder, skipped, progress))
@@ -141,7 +154,7 @@ def measured(wish: Wish, progress: Progress = silent) -> Result:
                 cases += _peers(model, parts, wish, folder, skipped, progress)
             rows += _timed(cases, wish.runs if batch == 1 else max(5, wish.runs // 5), wish.threads, progress)
         wafers = list(_wafers(rows, model, parts, wish, folder, progress)) if wish.wafer else []
-    return Result(rows, wafers, roofline, skipped)
+    return Result(rows, wafers, rooflines, skipped)
 
 
 def fitted(side: int, folder: Path, progress: Progress = silent) -> tuple[Artifact, list[Path]]:
@@ -234,12 +247,21 @@ def _ours(
     advance = progress(f"exports for {batch} frame(s) a run", len(FORMATS) * len(PRECISIONS))
     work = exporter.work()
 
-    def case(runtime: Runtime, words: str, precision: str) -> Case:
+    def case(runtime: Runtime, words: str, precision: str, device: str) -> Case:
         covers = str(runtime.manifest.parity.get("covers", precision))
-        row = Row(OURS, words, precision, batch, wish.size, wish.size, covers, [], work)
+        row = Row(OURS, words, precision, batch, wish.size, wish.size, covers, [], work, device)
         return Case(row, lambda: runtime(frames).decision)
 
-    yield case(load(model_file), "PyTorch", "fp32")
+    yield case(load(model_file), "PyTorch", "fp32", "cpu")
+    if torch.cuda.is_available():
+        for words, provider, precision in ON_CUDA:
+            file = exporter.file("onnx", precision) if words.startswith("ONNX") else model_file
+            try:
+                yield case(load(file, device="cuda", provider=provider), words, precision, "cuda")
+            except (DeviceError, ParityError) as error:
+                skipped.append(f"{OURS}, {words}, {precision}, {batch} frame(s): {error}")
+    else:
+        skipped.append("PyTorch and ONNX Runtime on CUDA: PyTorch finds no CUDA device here")
     for target in FORMATS:
         try:
             module_of(target).require(exporter.frame)
@@ -250,7 +272,7 @@ def _ours(
         for precision in PRECISIONS:
             try:
                 runtime = load(exporter.file(target, precision), **_settings(target, wish.threads))
-                yield case(runtime, _words(target), precision)
+                yield case(runtime, _words(target), precision, module_of(target).DEVICE)
             except (DeviceError, ExportError, MissingExtraError) as error:
                 skipped.append(f"{OURS}, {_words(target)}, {precision}, {batch} frame(s): {error}")
             advance(1)
@@ -291,8 +313,9 @@ def _timed(cases: Sequence[Case], runs: int, threads: int, progress: Progress, w
 
 
 def fastest(rows: Sequence[Row], model: str = OURS, batch: int = 1) -> Row | None:
-    """Returns the row of a model with the lowest median at a number of frames; None if there is none."""
-    found = [row for row in rows if row.model.startswith(model) and row.batch == batch and row.runtime != "PyTorch"]
+    """Returns the row on the CPU with the lowest median of an exported model at a number of frames; None if none is."""
+    mine = [row for row in rows if row.model.startswith(model) and row.batch == batch and row.device == "cpu"]
+    found = [row for row in mine if row.runtime != "PyTorch"]
     return min(found, key=lambda row: row.quantile(0.5)) if found else None
 
 

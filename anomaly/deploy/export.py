@@ -20,6 +20,7 @@ from anomaly.deploy.run_eager import EagerRuntime
 from anomaly.deploy.runtime import Runtime, load
 from anomaly.errors import ArtifactError, ParityError, SettingError, UnknownNameError
 from anomaly.images import Sample
+from anomaly.input_spec import InputSpec
 from anomaly.metrics import auroc
 from anomaly.progress import Progress, silent
 
@@ -45,8 +46,14 @@ def frame_of(
         batch: fewest and most frames of one run; static where both are the same.
 
     Raises:
+        ExportError: the model does not take images.
         SettingError: a value is not allowed.
     """
+    if not isinstance(artifact.scorer.detector.input, InputSpec):
+        raise ExportError(
+            f"detector {artifact.scorer.detector.name!r} takes volumes, and an export takes images: score with the "
+            "model file itself"
+        )
     spec = artifact.scorer.input
     height, width = size or spec.size
     return Frame(

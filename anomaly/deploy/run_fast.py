@@ -68,7 +68,7 @@ class FastRuntime(EagerRuntime):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scorer")
         self._score: Any = artifact.scorer.score_canvas
         plain_scores = _Kept(plain, inputs)
-        artifact.scorer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch has no such stub
+        artifact.scorer.to(memory_format=torch.channels_last)
         if compiled:
             self._score = torch.compile(self._score, mode="reduce-overhead", dynamic=False)
         bounds = BOUNDS[WAYS[way].bounds]

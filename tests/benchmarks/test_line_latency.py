@@ -32,7 +32,7 @@ RESULT = Result(
         row(model="anomalib Padim", times=(44.0, 45.0, 46.0)),
     ],
     wafers=[row(runtime="OpenVINO", precision="int8", batch=36, times=(500.0,), frame=512, canvas=512)],
-    roofline=ROOF,
+    rooflines={"cpu": ROOF},
     skipped=["anomalib's exports: No module named 'anomalib'"],
 )
 
@@ -125,7 +125,7 @@ def test_the_report_says_what_was_reached_what_was_left_out_and_keeps_everything
 
 
 def test_the_table_shows_the_share_of_the_roofline():
-    assert "56%" in table(RESULT.rows[1:2], ROOF)  # 5 of 9 ms
+    assert "56%" in table(RESULT.rows[1:2], {"cpu": ROOF})  # 5 of 9 ms
 
 
 def test_without_anomalib_its_rows_are_left_out_with_a_line(monkeypatch, tmp_path):

@@ -23,6 +23,7 @@ from anomaly.deploy.graph import ScoringGraph, describe
 from anomaly.deploy.manifest import KEY
 from anomaly.deploy.parity import BOUNDS
 from anomaly.deploy.testing import check_runtime
+from anomaly.detector import Scorer
 from anomaly.errors import DeviceError, ExportError, InputError, ParityError, SettingError
 from anomaly.input_spec import InputSpec
 from anomaly.testing import sample_images
@@ -69,6 +70,18 @@ def test_every_detector_exports_or_says_why_not(name, artifact_of, graph_of, tmp
         manifest = shipped(artifact, graph, target, precision, tmp_path / f"model{target.SUFFIX}", frame)
         table.append((name, words, manifest.parity))
         assert manifest.parity["batches"] == (1, 8)
+
+
+class Nothing(Scorer):
+    def score_canvas(self, canvas):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", sorted(catalog.VOLUME_DETECTORS))
+def test_a_detector_of_volumes_says_that_it_cannot_be_exported(name, artifact_of):
+    volumes = Nothing(catalog.build(catalog.detector_class(name), {}))
+    with pytest.raises(ExportError, match=f"{name}' takes volumes"):
+        frame_of(replace(artifact_of("subspace", RGB), scorer=volumes))
 
 
 @pytest.fixture(scope="module")
