@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+_BLOCK = 32
+
 
 class Component(NamedTuple):
     """A connected region.
@@ -36,9 +38,10 @@ class Component(NamedTuple):
 
 
 def components(mask: NDArray[np.bool_], least: int = 1) -> Iterator[Component]:
-    """Yields the regions connected by edges or corners, from top to bottom.
+    """Yields the regions connected by edges or corners.
 
-    Memory: 4 bytes for each pixel of the box around everything that is set.
+    Blocks of pixels are grouped first, so that large masks with a few regions need little memory: pixels that touch lie
+    in one block or in blocks that touch.
 
     Args:
         mask: (H, W).
@@ -46,17 +49,27 @@ def components(mask: NDArray[np.bool_], least: int = 1) -> Iterator[Component]:
     """
     import cv2
 
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return
-    first, begin = int(rows[0]), int(columns[0])
-    part = mask[first : rows[-1] + 1, begin : columns[-1] + 1]
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(part.astype(np.uint8), connectivity=8)
+    rows, columns = (np.arange(0, side, _BLOCK) for side in mask.shape)
+    blocks = np.logical_or.reduceat(np.logical_or.reduceat(mask, rows, axis=0), columns, axis=1)
+    groups, group_of, boxes, _ = cv2.connectedComponentsWithStats(blocks.astype(np.uint8), connectivity=8)
+    for group in range(1, groups):
+        left, top, width, height, _ = (int(value) for value in boxes[group])
+        first, begin = top * _BLOCK, left * _BLOCK
+        part = mask[first : (top + height) * _BLOCK, begin : (left + width) * _BLOCK]
+        own = group_of[top : top + height, left : left + width] == group
+        own = own.repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)[: part.shape[0], : part.shape[1]]
+        for region in _labelled(part & own):
+            if region.area >= least:
+                yield region._replace(top=first + region.top, left=begin + region.left)
+
+
+def _labelled(mask: NDArray[np.bool_]) -> Iterator[Component]:
+    import cv2
+
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     for label in range(1, count):
         left, top, width, height, area = (int(value) for value in stats[label])
-        if area >= least:
-            inside = labels[top : top + height, left : left + width] == label
-            yield Component(first + top, begin + left, inside, area)
+        yield Component(top, left, labels[top : top + height, left : left + width] == label, area)
 
 
 def centroid(weights: NDArray[np.floating], top: int, left: int) -> tuple[float, float]:

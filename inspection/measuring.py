@@ -6,6 +6,10 @@ Where everything is judged, a part's score is the one that the model gives its f
 its tiles. Where a recipe leaves pixels out, the model's score would count them too: there it is the mean over the
 highest 1 % of the judged pixels of the map; of a tiled frame over as many pixels as are 1 % of one tile, wherever they
 lie, because 1 % of a large frame would drown a small defect. Which of both it is depends on the recipe alone.
+
+The network does see what is not judged. Filling it from its surroundings was tried, so that it could not matter at all:
+with a ninth of the frame left out, the image AUROC on the magnetic tiles fell from .856 to .746 and on the ball screws
+from .895 to .875, because a filled image is no normal image.
 """
 
 import hashlib

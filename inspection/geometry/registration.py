@@ -30,6 +30,8 @@ _SCALES = (0.94, 1.0, 1.06)
 _LEAST_SEEN = 0.5  # share of the golden image that must be in sight
 _ITERATIONS, _EPSILON = 100, 1e-6
 _BLUR = 5
+_NEARLY_ALL = 1, 99  # percentiles
+_DEFECTIVE, _TRIMS = 0.1, 3  # share of the pixels that the residual leaves out, found in a few rounds
 
 
 class Registered(NamedTuple):
@@ -40,7 +42,8 @@ class Registered(NamedTuple):
         shift_px: how far the middle of the golden image is moved, pixels.
         angle_deg: rotation.
         scale: 1 for "euclidean".
-        residual: 1 - correlation with the golden image where both are in sight, 0 (equal) to 2.
+        residual: 1 - correlation with the golden image where both are in sight, 0 (equal) to 2, without the tenth of
+            the pixels that differ most: a defect is no reason not to be registered.
     """
 
     matrix: Matrix
@@ -167,7 +170,7 @@ class Golden:
         scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
         step = self._fine_step
         small = np.column_stack([matrix[:, :2], matrix[:, 2] / step])
-        residual = 1 - _correlation(self._fine, _reduced(image, step), small)
+        residual = 1 - _correlation(self._fine, _reduced(image, step), small, _DEFECTIVE)
         return Registered(matrix, shift, angle, scale, residual)
 
 
@@ -235,23 +238,42 @@ def _per_bands(
 
 
 def _reduced(image: NDArray[Any], step: int) -> Grey:
-    """Returns the grey image with `step` x `step` pixels averaged to one; what is left over at the end is cut off."""
+    """Returns the grey image with `step` x `step` pixels averaged to one; what is left over at the end is cut off.
+
+    Values far outside of what nearly all pixels have are drawn in, so that a glaring defect does not outweigh the part.
+    """
     import cv2
 
     height, width = (side // step for side in image.shape[:2])
     small = image[: height * step, : width * step]
     if step > 1:  # before anything else: frames may be large
         small = cv2.resize(small, (width, height), interpolation=cv2.INTER_AREA)
-    return small.astype(np.float32) if small.ndim == 2 else small.mean(axis=2, dtype=np.float32)
+    grey = small.astype(np.float32) if small.ndim == 2 else small.mean(axis=2, dtype=np.float32)
+    low, high = (float(value) for value in np.percentile(grey, _NEARLY_ALL))
+    limited: Grey = np.clip(grey, low - (high - low) / 2, high + (high - low) / 2)
+    return limited
 
 
-def _correlation(golden: Grey, part: Grey, matrix: Matrix) -> float:
-    """Correlation of the golden image with a part, where both are in sight; -1 where too little is."""
+def _correlation(golden: Grey, part: Grey, matrix: Matrix, left_out: float = 0.0) -> float:
+    """Correlation of the golden image with a part, where both are in sight; -1 where too little is.
+
+    Args:
+        golden: the golden image.
+        part: the part, at the same scale.
+        matrix: transform between them at that scale.
+        left_out: share of the pixels, those farthest from a linear relation, that do not count.
+    """
     seen = in_sight(part.shape, matrix, golden.shape)
     if seen.mean() < _LEAST_SEEN:
         return -1.0
     a, b = golden[seen], warped(part, matrix, golden.shape)[seen]
-    a, b = a - a.mean(), b - b.mean()
+    kept = np.ones(a.size, bool)
+    for _ in range(_TRIMS if left_out else 0):
+        x, y = a[kept], b[kept]
+        slope = float(np.cov(x, y)[0, 1]) / max(float(x.var()), 1e-12)
+        off = np.abs(b - y.mean() - slope * (a - x.mean()))
+        kept = off <= np.quantile(off, 1 - left_out)
+    a, b = a[kept] - a[kept].mean(), b[kept] - b[kept].mean()
     norm = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
     return float(a @ b) / norm if norm > 0 else -1.0
 
