@@ -91,9 +91,11 @@ def draw_repeats(path: Path, judgements: Sequence[Judgement], found: Repeatabili
         axes.plot([k, k], [min(own), max(own)], color=ALARM if flipped else FAINT, linewidth=1)
         marker: dict[str, Any] = {"marker": "D" if flipped else "o", "color": ALARM if flipped else INK}
         axes.plot([k] * len(own), own, linestyle="", markersize=3.5, **marker)
-    axes.plot([], [], marker="D", color=ALARM, linestyle="", markersize=4, label="on both sides")
+    if found.flipped:
+        axes.plot([], [], marker="D", color=ALARM, linestyle="", markersize=4, label="on both sides")
     _labels(axes, parts)
     axes.set_ylabel("score")
+    axes.set_xlabel("part, lowest score first")
     axes.legend(frameon=False, fontsize=9, loc="upper left")
     room = "no normal part" if found.ratio is None else f"3 deviations are {100 * found.ratio:.0f} % of the room"
     _finish(figure, axes, path, title, f"repeat deviation {found.deviation:.3g}; {room}")
@@ -118,7 +120,7 @@ def _reference(axes: "Axes", end: float, words: str) -> None:
 def _mark(axes: "Axes", points: Sequence[int], values: np.ndarray) -> None:
     if points:
         axes.plot(points, values[list(points)], "D", color=ALARM, markersize=7, label=f"alarm ({len(points)})")
-        axes.legend(frameon=False, fontsize=9, loc="upper right")
+        axes.legend(frameon=False, fontsize=10, loc="lower right", bbox_to_anchor=(1, 1))
 
 
 def _labels(axes: "Axes", labels: Sequence[str]) -> None:

@@ -12,7 +12,18 @@ LEAST_BAR = 3.0
 """Height in pixels of a bar that counts anything: three parts among thousands must be seen."""
 DECISIONS = ("OK", "REVIEW", "NG")
 _STEPS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 86400, 7 * 86400)
-_NAMES = ("second", "5 seconds", "15 seconds", "minute", "5 minutes", "15 minutes", "hour", "4 hours", "day", "week")
+_NAMES = (
+    "1 second",
+    "5 seconds",
+    "15 seconds",
+    "1 minute",
+    "5 minutes",
+    "15 minutes",
+    "1 hour",
+    "4 hours",
+    "1 day",
+    "1 week",
+)
 
 
 def timeline(times: Mapping[str, Sequence[datetime]]) -> tuple[Markup, str]:

@@ -127,10 +127,11 @@ def compare(units: Sequence[Unit], calibration: Calibration) -> Comparison:
     """
     judged = [unit for unit in units if unit.judged]
     pairs = [(unit, _decision(unit, calibration)) for unit in judged]
+    runs = {unit.run for unit in judged}
 
     def turned(verdict: Decision, *, stopped: bool) -> tuple[str, ...]:
         return tuple(
-            unit.name
+            unit.part if len(runs) == 1 else unit.name
             for unit, new in pairs
             if unit.verdict == verdict and unit.stopped == stopped and (new != Decision.OK) != stopped
         )

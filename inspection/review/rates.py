@@ -8,8 +8,9 @@ Every rate rises or falls with the number of escapes throughout, so that its int
 does. The intervals speak of these parts; the next month is another matter.
 
 What has no verdict is not guessed: a sampled part without one counts as OK at one end of the interval and as NG at the
-other, and so does a stopped part. Verdicts on passed parts outside the sample (a complaint, a suspicion) are no random
-draw: escapes among them are certain and raise the lower end, nothing else.
+other, and so does a stopped part. The estimates take such parts to be as the others of their stratum; of parts that
+could not be judged, with no verdict on any of them, they count none as bad. Verdicts on passed parts outside the sample
+(a complaint, a suspicion) are no random draw: escapes among them are certain and raise the lower end, nothing else.
 """
 
 from collections.abc import Sequence
@@ -127,7 +128,7 @@ def review_rates(units: Sequence[Unit], ok_share: float, confidence: float = 0.9
     if not passed:
         escapes = 0.0
     stopped_ng, unjudged_ng = stopped.ng_in_all, unjudged.ng_in_all
-    bad = None if stopped_ng is None or unjudged_ng is None else stopped_ng + unjudged_ng
+    bad = None if stopped_ng is None else stopped_ng + (unjudged_ng or 0.0)
     rejects = None if stopped_ng is None else stopped.parts - stopped_ng
     good = None if escapes is None else len(passed) - escapes
     return ReviewRates(

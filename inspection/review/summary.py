@@ -142,5 +142,8 @@ def _comparison(comparison: Comparison) -> list[str]:
         if parts:
             more = f" and {len(parts) - _LISTED} more" if len(parts) > _LISTED else ""
             lines.append(f"  {len(parts)} {words}: {', '.join(parts[:_LISTED])}{more}")
-    lines.append("Nothing was replaced.")
-    return lines
+    return [
+        *lines,
+        "Nothing was replaced. A recipe takes its thresholds from its rates and its calibration file; to renew that,",
+        "collect good parts (`review normals --representative`) and run `anomaly inspect calibrate`.",
+    ]

@@ -1,7 +1,9 @@
+import base64
 import csv
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -290,3 +292,37 @@ def test_names_from_a_hostile_camera_do_not_become_html(tmp_path):
     with ResultsStore.open(tmp_path / "results.sqlite") as store:
         (found,) = store.results()
     assert (found.result.part, found.verdict.verdict) == (name, "NG")
+
+
+@pytest.mark.peer
+def test_the_buttons_of_the_page_fill_in_the_table(line):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    run("review", "export", line / "results.sqlite", "--out", line / "review", "--ok-share", 0.3)
+    page = line / "review" / "review.html"
+    clicks = """<script>
+for (const card of document.querySelectorAll(".part")) {
+  const bad = JSON.parse(card.dataset.row)[1].endsWith("-bad");
+  card.querySelector(`[data-verdict=${bad ? "NG" : "OK"}]`).click();
+}
+document.querySelector(".part").dispatchEvent(new KeyboardEvent("keydown", { key: " " }));
+document.title = `${btoa(table())} ${document.getElementById("done").textContent}`;
+</script>"""
+    page.write_text(page.read_text().replace("</body>", clicks + "</body>"))
+    profile = f"--user-data-dir={line / 'profile'}"
+    shown = subprocess.run(
+        [browser, "--headless", "--no-sandbox", profile, "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stdout
+    title = re.search(r"<title>(\S+) (\d+) of (\d+) judged</title>", shown)
+    table = line / "verdicts.csv"
+    table.write_bytes(base64.b64decode(title[1]))
+    assert int(title[2]) == int(title[3]) - 1  # the key took one back
+    said = run("review", "import", line / "results.sqlite", table, "--who", "A. Meier")
+    assert said.startswith(f"{title[2]} verdicts stored; 1 rows have no verdict")
+    with ResultsStore.open(line / "results.sqlite") as store:
+        given = [one for one in store.results() if one.verdict]
+    assert all((one.verdict.verdict == "NG") == is_bad(one.result.part) for one in given)

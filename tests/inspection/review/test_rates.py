@@ -171,14 +171,14 @@ def test_new_thresholds_are_compared_part_by_part():
     from anomaly.calibration import calibrate
 
     found = compare(units, calibrate([0.0, 2.5, 3.0], review_rate=0.9, ng_rate=0.1))
-    assert found.new_escapes == ("p2 (run run)",)
-    assert found.saved == ("p1 (run run)",)  # p5 keeps its defects
+    assert found.new_escapes == ("p2",)
+    assert found.saved == ("p1",)  # p5 keeps its defects
     assert found.new_catches == found.lost == ()
     assert found.worse
     assert found.known[NG, NG, NG] == 1
     assert sum(found.all.values()) == 6
     lower = compare(units, calibrate([0.0, 1.2, 3.0], review_rate=0.9, ng_rate=0.1))
-    assert (lower.new_catches, lower.new_escapes) == (("p3 (run run)",), ())
+    assert (lower.new_catches, lower.new_escapes) == (("p3",), ())
 
 
 def test_thresholds_are_not_proposed_without_the_verdicts_they_need():
