@@ -5,6 +5,7 @@ in this process; faults of processes, files, disks and brokers by the real comma
 """
 
 import os
+import re
 import shutil
 import threading
 import time
@@ -291,7 +292,7 @@ def _said(line: Line) -> str:
     try:
         line.run()
     except LineError as stopped:
-        error = f"; error: {str(stopped)[:120]}"
+        error = "; error: " + re.sub(r"/\S+/", "", str(stopped).split("; without")[0])
     kinds = [f"alarm {alarm.kind}{'' if alarm.until else ' (lasts)'}" for alarm in line.status().alarms]
     return ", ".join(kinds or ["no alarm"]) + error
 

@@ -156,6 +156,8 @@ class Line:
         else:
             common.alarms.clear(AlarmKind.INSPECTION_HANGS)
         settle_overdue(common)
+        if not common.belt.waiting:
+            common.alarms.clear(AlarmKind.OVERLOAD)
         if self._acquisition.silent_for() > common.settings.watchdog_s and self._state == State.RUNNING:
             text = f"no part came for {common.settings.watchdog_s:g} s; look at the camera, its cable or the folder"
             common.alarms.raise_(AlarmKind.SOURCE_STALLED, text)

@@ -85,6 +85,7 @@ class Acquisition:
         finally:
             self._asked = None
             self._common.alarms.clear(AlarmKind.SOURCE_STALLED)
+            self._common.alarms.clear(AlarmKind.OVERLOAD)
             self._common.belt.end()
 
     def silent_for(self) -> float:
@@ -107,9 +108,8 @@ class Acquisition:
             return
         decision = common.settings.overloaded
         if common.belt.offer(ticket, wait=decision is None):
-            if not common.belt.waiting:
-                common.alarms.clear(AlarmKind.OVERLOAD)
-        elif decision is None:
+            return
+        if decision is None:
             common.settle_unjudged(ticket, Reason.STOPPED, "the line was stopped before the part was judged")
         else:
             text = f"the queue of {common.settings.queue} parts was full"
