@@ -39,7 +39,7 @@ def report(result: Result, wish: Wish, out: Path | None) -> str:
             "",
             *_verdicts(result, wish),
             *_wafer_lines(result),
-            *(f"- left out: {line}" for line in result.skipped),
+            *(f"- left out: {line}" for line in dict.fromkeys(result.skipped)),
             "",
             NOTES.rstrip(),
         ]

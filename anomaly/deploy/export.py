@@ -18,7 +18,7 @@ from anomaly.deploy.onnx import check_precision, to_onnx
 from anomaly.deploy.parity import BOUNDS, compare
 from anomaly.deploy.run_eager import EagerRuntime
 from anomaly.deploy.runtime import Runtime, load
-from anomaly.errors import ArtifactError, ParityError, SettingError, UnknownNameError
+from anomaly.errors import ArtifactError, ExportError, ParityError, SettingError, UnknownNameError
 from anomaly.images import Sample
 from anomaly.input_spec import InputSpec
 from anomaly.metrics import auroc
