@@ -211,8 +211,9 @@ def killed(folder: Path, count: int = 150) -> Case:
     time.sleep(1.0)  # would more come?
     second.terminate()
     status, _, _ = finished(second)
-    said = f"{before} stored when killed; the restart inspected the other {count - before}; exit {status} after SIGTERM"
-    return counted("kill -9 while it works, then a restart on the folder", said, ids, _of(recipe), ids)
+    results = _of(recipe)
+    said = f"{before} stored when killed; the restart stored {len(results) - before}; exit {status} after SIGTERM"
+    return counted("kill -9 while it works, then a restart on the folder", said, ids, results, ids)
 
 
 def terminated(folder: Path, count: int = 400) -> Case:
@@ -224,7 +225,8 @@ def terminated(folder: Path, count: int = 400) -> Case:
     status, summary, _ = finished(process)
     results = _of(recipe)
     ids = [path.name for path in images[: summary["seen"]]]
-    said = f"exit {status}, {summary['state']}; {summary['seen']} of {count} parts were taken in, all of them judged"
+    seen, judged = summary["seen"], summary["judged"]
+    said = f"exit {status}, {summary['state']}; {seen} of {count} parts were taken in, {judged} judged"
     return counted("SIGTERM while it works", said, ids, results, ids)
 
 

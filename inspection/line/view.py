@@ -1,5 +1,6 @@
 """The line on a terminal, drawn anew four times a second; plain lines where there is no terminal."""
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from threading import Event, Thread
@@ -81,20 +82,29 @@ class LineView:
                     return
 
     def _write(self) -> None:
-        turn, lines = 0, int(_LINE_EVERY_S // _ASKED_EVERY_S)
+        turn, lines, known = 0, int(_LINE_EVERY_S // _ASKED_EVERY_S), set[str]()
         self._say(self._title)
         while True:
             over = self._over.wait(_ASKED_EVERY_S)
             status = self._status()
             turn += 1
-            for text in [*map(_alarm_in_words, status.alarms), *self._problems()]:
+            for text in map(_alarm_in_words, status.alarms):
                 if text not in self._told:
                     self._told.add(text)
                     self._say(text)
+            known = self._tell_new(known)
             if over or turn % lines == 0:
                 self._say(in_one_line(status))
             if over:
                 return
+
+    def _tell_new(self, known: set[str]) -> set[str]:
+        """Says which problems were not there before; the same one with another number is the same."""
+        problems = {re.sub(r"\d", "", text): text for text in self._problems()}
+        for key, text in problems.items():
+            if key not in known:
+                self._say(text)
+        return set(problems)
 
     def _say(self, text: str) -> None:
         self._console.print(

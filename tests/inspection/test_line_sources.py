@@ -5,8 +5,9 @@ import sqlite3
 import sys
 import threading
 import time
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
@@ -402,6 +403,81 @@ def test_gige_without_its_package_or_producer_says_what_to_do(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "harvesters", None)
     with pytest.raises(MissingExtraError, match=r"anomaly-suite\[gige\]"):
         GigECamera(tmp_path / "x.cti")
+
+
+class FakeCamera:
+    """What harvesters calls an image acquirer, as far as it is used here."""
+
+    def __init__(self, numbers):
+        self.numbers, self.log = iter(numbers), []
+
+    def try_fetch(self, *, timeout):
+        number = next(self.numbers)
+        if number is None:
+            return None
+        buffer = buffer_of(np.full((2, 3), number, np.uint8), "Mono8", 2, 3)
+        buffer.frame_id = number
+        return lent_buffer(buffer, self.log)
+
+    def __getattr__(self, name):
+        return lambda *words: self.log.append(name)
+
+
+def lent_buffer(buffer, log):
+    class Buffer(SimpleNamespace):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            log.append("queued")
+
+    return Buffer(**vars(buffer))
+
+
+@pytest.fixture
+def harvesters(monkeypatch):
+    """A stand-in for the package, with two cameras; the first sends frames 1, 2, nothing, 5."""
+    camera, core = FakeCamera([1, 2, None, 5]), ModuleType("harvesters.core")
+
+    class Harvester:
+        device_info_list = (SimpleNamespace(serial_number="A"), SimpleNamespace(serial_number="B"))
+
+        def create(self, key):
+            assert key == {"serial_number": "A"}
+            return camera
+
+        def __getattr__(self, name):
+            return lambda *words, **options: None
+
+    core.Harvester = Harvester
+    package = ModuleType("harvesters")
+    package.__spec__ = ModuleSpec("harvesters", None)
+    monkeypatch.setitem(sys.modules, "harvesters", package)
+    monkeypatch.setitem(sys.modules, "harvesters.core", core)
+    return camera
+
+
+def test_frames_that_a_gige_camera_lost_are_parts_with_a_problem(harvesters, tmp_path):
+    (tmp_path / "vendor.cti").touch()
+    camera = open_source("gige:A", SourceOptions(memory=tmp_path, producer=tmp_path / "vendor.cti"))
+    stop, found = threading.Event(), []
+    for one in camera.parts(stop):
+        found.append(one)
+        if len(found) == 5:
+            stop.set()
+    camera.close()
+    assert [one.image is None or int(one.image[0, 0, 0]) for one in found] == [1, 2, True, True, 5]
+    assert all("lost" in one.problem for one in found[2:4])
+    assert harvesters.log == ["start", "queued", "queued", "queued", "stop", "destroy"]
+
+
+def test_a_gige_camera_must_be_named_where_there_are_several(harvesters, tmp_path):
+    (tmp_path / "vendor.cti").touch()
+    options = SourceOptions(memory=tmp_path, producer=tmp_path / "vendor.cti")
+    with pytest.raises(SourceError, match="2 cameras fit, exactly 1 is needed; found serial numbers: A, B"):
+        open_source("gige:", options)
+    with pytest.raises(SourceError, match="no GenTL producer"):
+        GigECamera(tmp_path / "gone.cti")
 
 
 def test_a_python_function_is_a_source(tmp_path, monkeypatch):
