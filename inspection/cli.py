@@ -3,6 +3,7 @@
 import typer
 
 from inspection.assure_cli import assure_app
+from inspection.defects_cli import defects_command
 from inspection.init_cli import calibrate_command, init_command
 from inspection.line_cli import run_command
 from inspection.report_cli import report_command
@@ -13,5 +14,6 @@ app.command("init")(init_command)
 app.command("calibrate")(calibrate_command)
 app.command("run")(run_command)
 app.command("report")(report_command)
+app.command("defects")(defects_command)
 app.add_typer(review_app, name="review")
 app.add_typer(assure_app, name="assure")

@@ -2,8 +2,8 @@
 
 There is this one way for good parts that a recipe is calibrated on and for parts on the line.
 
-Where everything is judged, a part's score is the one that the model gives its frame, or the highest that it gives one of
-its tiles. Where a recipe leaves pixels out, the model's score would count them too: there it is the mean over the
+Where everything is judged, the score of a part is the one that the model gives its frame, or the highest of its tiles.
+Where a recipe leaves pixels out, the score of the model would count them too: there it is the mean over the
 highest 1 % of the judged pixels of the map; of a tiled frame over as many pixels as are 1 % of one tile, wherever they
 lie, because 1 % of a large frame would drown a small defect. Which of both it is depends on the recipe alone.
 

@@ -140,11 +140,12 @@ class CsvPublisher(JsonlPublisher):
             "inspect_ms": content.milliseconds.get("inspect", ""),
         }
         row = io.StringIO()
-        csv.writer(row).writerow([_field(values[name]) for name in COLUMNS])
+        csv.writer(row).writerow([cell(values[name]) for name in COLUMNS])
         return row.getvalue().encode()
 
 
-def _field(value: object) -> object:
+def cell(value: object) -> object:
+    """Returns a value as a cell of a CSV file: text on one line that no spreadsheet takes for a formula."""
     if not isinstance(value, str):
         return value
     shown = "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in value)
