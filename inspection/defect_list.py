@@ -53,7 +53,7 @@ class DefectRow(Section):
 
     def cells(self) -> dict[str, Any]:
         """Returns the row flat: the keys of the defect beside those of the part, its id as `defect`."""
-        values = self.model_dump()
+        values: dict[str, Any] = self.model_dump()
         defect = values.pop("defect")
         number, box = defect.pop("id"), defect.pop("box_px")
         return values | {"defect": number} | defect | dict(zip(_BOX, box, strict=True))

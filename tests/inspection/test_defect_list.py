@@ -67,9 +67,8 @@ def test_json_lines_follow_the_stored_schema(tmp_path):
 
 
 def test_the_command_lists_the_defects_of_a_store(tmp_path):
-    with Reporter.open(
-        ResultsSettings(database="results.sqlite"), tmp_path, Run.now(recipe="r", model="m")
-    ) as reporter:
+    settings = ResultsSettings.model_validate({"database": "results.sqlite", "pictures": {"overlay": ()}})
+    with Reporter.open(settings, tmp_path, Run.now(recipe="r", model="m")) as reporter:
         reporter.report([Inspected(stored.result) for stored in STORED])
     output = tmp_path / "defects.csv"
     arguments = ["defects", str(tmp_path / "results.sqlite"), "-o", str(output)]
