@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.datasets_cli import audit_command, check_command, datasets_command, download_command
+
 app = typer.Typer(help="Measure this machine: how long a part takes from raw frame to decision.", no_args_is_help=True)
+
+
+app.command("audit")(audit_command)
+app.command("datasets")(datasets_command)
+app.command("check")(check_command)
+app.command("download")(download_command)
 
 
 @app.callback()
@@ -18,7 +26,7 @@ def latency(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for latency.csv, latency.md and latency.svg.")
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Timed calls of each row; larger batches get a fifth.")] = 100,
+    runs: Annotated[int, typer.Option(min=1, help="Timed calls of each row; larger batches get a fifth.")] = 80,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the CPU that one run uses; default: all cores.")
     ] = None,
