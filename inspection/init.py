@@ -163,11 +163,10 @@ def _written(
     )
     values["model"]["calibration_sha256"] = calibration.write(file)
     promised = calibration.thresholds(draft.thresholds, draft.defects).in_words()
-    told = {**said, "thresholds": promised}
-    content = recipe_text(output.stem, values, told).encode()
+    content = recipe_text(output.stem, values, {**said, "thresholds": ["When this was written:", *promised]}).encode()
     recipe = Recipe.from_toml(content, output)
     output.write_bytes(content)
-    return Made(recipe, [line for lines in told.values() for line in lines])
+    return Made(recipe, [line for lines in (*said.values(), promised) for line in lines])
 
 
 def _line(milliseconds: float) -> dict[str, Any]:

@@ -53,10 +53,10 @@ def thresholds_of(recipe: Recipe) -> Thresholds:
 
 
 def _regions(recipe: Recipe) -> Regions:
-    from anomaly.images import image_info, read_mask
-
     wanted, mask = recipe.regions, None
     if wanted.mask is not None and wanted.mask_sha256 is not None:
+        from anomaly.images import image_info, read_mask
+
         file = recipe.file("regions.mask", wanted.mask, wanted.mask_sha256)
         try:
             info = image_info(file)

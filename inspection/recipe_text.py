@@ -79,11 +79,13 @@ def _tables(name: str, section: type[BaseModel], rows: Sequence[Mapping[str, Any
     meanings = attributes(section)
     for number, row in enumerate(rows):
         yield f"[[{name}]]"
-        for key in section.model_fields:
+        for key, field in section.model_fields.items():
             if number == 0:
                 yield from _comment(meanings[key])
             if key in row:
                 yield f"{key} = {_toml(row[key])}"
+            elif number == 0:
+                yield f"# {key} = {_default(field)}"
 
 
 def attributes(section: type[BaseModel]) -> dict[str, str]:

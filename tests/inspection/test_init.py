@@ -212,7 +212,7 @@ def test_maps_of_other_tile_grids_agree_away_from_borders(tmp_path, monkeypatch)
 def shifted(surfaces, folder, reach):
     """The same kind of part, with a mark to hold on to, never lying where it should."""
     random = np.random.default_rng(0)
-    for path in list_images([surfaces]):
+    for path in list_images([surfaces])[:20]:
         image = read_image(path)[..., 0]
         image[20:40, 30:90], image[40:76, 30:44] = 40, 60
         moved = cv2.warpAffine(

@@ -47,7 +47,7 @@ GOLDEN = Golden(texture(), "euclidean", 60.0, 8.0, 0.5)
 SIMILAR = Golden(texture(), "similarity", 60.0, 8.0, 0.5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.floats(-6, 6), st.floats(-25, 25), st.floats(-25, 25), st.integers(0, 9))
 def test_known_shifts_and_rotations_are_found(angle, dx, dy, seed):
     true = transform(angle, dx, dy)
@@ -59,7 +59,7 @@ def test_known_shifts_and_rotations_are_found(angle, dx, dy, seed):
     assert found.residual < 0.1
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.floats(-5, 5), st.floats(-15, 15), st.floats(-15, 15), st.floats(0.95, 1.05))
 def test_a_similarity_finds_the_scale_too(angle, dx, dy, scale):
     true = transform(angle, dx, dy, scale)
