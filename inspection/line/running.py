@@ -60,6 +60,7 @@ def run_recipe(recipe: Path, source: str, serial: str, producer: Path | None, co
     """
     inspector = RecipeInspector.open(recipe)
     made = inspector.recipe
+    _import_early()
     options = SourceOptions(
         memory=made.folder / MEMORY,
         serial=serial,
@@ -85,6 +86,14 @@ def run_recipe(recipe: Path, source: str, serial: str, producer: Path | None, co
         except AnomalyError as failed:  # everything that was reported is stored all the same
             errors.append(str(failed))
     return Outcome(run.id, line.status(), problems, "; ".join(errors))
+
+
+def _import_early() -> None:
+    """Loads what pictures need: otherwise the first NG part would wait for it."""
+    import cv2  # noqa: F401
+
+    import anomaly.report.heatmap
+    import anomaly.report.words  # noqa: F401
 
 
 def is_stored(store: ResultsStore, file: OpenFile) -> bool:
