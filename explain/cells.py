@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from explain.subject import Subject
+from explain.subject import BATCH, Subject
 
 SHORTER, MOST = 12, 600
 """Cells along the shorter side of an image, and at most in all."""
@@ -93,8 +93,10 @@ class Blend:
         """
         keys = [np.packbits(row.numpy() > 0.5).tobytes() for row in kept]
         new = {key: row for key, row in zip(keys, kept, strict=True) if key not in self._known}
-        for key, row in new.items():
-            weight = self.cells.spread(row[None])
+        names, rows = list(new), list(new.values())
+        for start in range(0, len(rows), BATCH):
+            weight = self.cells.spread(torch.stack(rows[start : start + BATCH]))
             mixed = weight * self.subject.image + (1 - weight) * self.subject.twin.image
-            self._known[key] = float(self.subject.scores(mixed)[0])
+            scores = self.subject.scores(mixed).tolist()
+            self._known |= zip(names[start : start + BATCH], scores, strict=True)
         return torch.tensor([self._known[key] for key in keys])

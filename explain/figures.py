@@ -34,7 +34,7 @@ LONGEST = 640
 WIDTH = 11.0
 """Width of a figure in inches."""
 
-Picture = UInt8[np.ndarray, "h w 3"]
+Picture = UInt8[np.ndarray, "_ _ 3"]
 
 
 def part_figure(part: Part, value_range: tuple[float, float], normals: Normals | None) -> "Figure":

@@ -101,7 +101,7 @@ def lifts(maps: Sequence[Map], masks: Sequence[Mask], seed: int = 0, rounds: int
     return {name: _lift(table[k], seed, rounds) for k, name in enumerate(FIGURES)}
 
 
-def stretched(mask: Mask, shape: Sequence[int]) -> Mask:
+def stretched(mask: Mask, shape: Sequence[int]) -> Bool[np.ndarray, "_ _"]:
     """Returns a mask stretched to another size; never empty."""
     if mask.shape == tuple(shape):
         return mask

@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -113,7 +113,7 @@ def make_twin(scorer: Scorer, image: Tensor, normals: Normals | None) -> Twin:
     return blurred(image)
 
 
-def blurred(image: Float[Tensor, "c h w"]) -> Twin:
+def blurred(image: Shaped[Tensor, "c h w"]) -> Twin:
     """Returns the image smoothed by a Gaussian of a tenth of its shorter side."""
     pixels = image.float().permute(1, 2, 0).numpy()
     sigma = _BLUR * min(pixels.shape[:2])
@@ -122,7 +122,7 @@ def blurred(image: Float[Tensor, "c h w"]) -> Twin:
     return Twin(torch.from_numpy(smooth).permute(2, 0, 1).contiguous(), "blur")
 
 
-def reconstruction(scorer: Scorer, image: Float[Tensor, "c h w"]) -> Twin:
+def reconstruction(scorer: Scorer, image: Shaped[Tensor, "c h w"]) -> Twin:
     """Returns what an autoencoder makes of the image, at the size of the image.
 
     Raises:
@@ -141,7 +141,7 @@ def reconstruction(scorer: Scorer, image: Float[Tensor, "c h w"]) -> Twin:
     return Twin(frame, "reconstruction")
 
 
-def nearest_patches(image: Float[Tensor, "c h w"], normals: Normals, value_range: tuple[float, float]) -> Twin:
+def nearest_patches(image: Shaped[Tensor, "c h w"], normals: Normals, value_range: tuple[float, float]) -> Twin:
     """Returns a mosaic of the normal windows that fit the image best; see the head of this file.
 
     Args:
