@@ -53,24 +53,21 @@ def read_judgements(path: Path) -> list[Judgement]:
     """Reads the table of a study.
 
     Raises:
-        DatasetError: the file has not the columns, a row is not possible, or `check_judgements` refuses them. Every
-            bad row is named.
+        DatasetError: the file cannot be read or has not the columns, a row is not possible (every such row is named),
+            or `check_judgements` refuses them.
     """
     rows, problems = [], []
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
-        found = tuple(reader.fieldnames or ())
-        missing, unknown = sorted(set(COLUMNS) - set(found)), sorted(set(found) - {*COLUMNS, *OPTIONAL})
-        if missing or unknown:
-            raise DatasetError(
-                f"{path}: a study needs the columns {', '.join(COLUMNS)} and may have {', '.join(OPTIONAL)}; "
-                f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
-            )
-        for row in reader:
-            try:
-                rows.append(_judgement(row))
-            except (ValueError, TypeError) as error:
-                problems.append(f"  line {reader.line_num}: {error}")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            _check_columns(path, tuple(reader.fieldnames or ()))
+            for row in reader:
+                try:
+                    rows.append(_judgement(row))
+                except ValueError as error:
+                    problems.append(f"  line {reader.line_num}: {error}")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path}: it cannot be read as a UTF-8 table: {error}") from error
     if problems:
         raise DatasetError(f"{path}: {len(problems)} row(s) cannot be used:\n" + "\n".join(problems))
     check_judgements(rows)
@@ -110,6 +107,15 @@ def check_judgements(judgements: Sequence[Judgement]) -> None:
 def appraisers(judgements: Iterable[Judgement]) -> list[str]:
     """Returns the appraisers in the order of their first judgement."""
     return _names(j.appraiser for j in judgements)
+
+
+def _check_columns(path: Path, found: tuple[str, ...]) -> None:
+    missing, unknown = sorted(set(COLUMNS) - set(found)), sorted(set(found) - {*COLUMNS, *OPTIONAL})
+    if missing or unknown:
+        raise DatasetError(
+            f"{path}: a study needs the columns {', '.join(COLUMNS)} and may have {', '.join(OPTIONAL)}; "
+            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+        )
 
 
 def _judgement(row: dict[str, str]) -> Judgement:

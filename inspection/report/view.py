@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from anomaly.calibration import Decision
-from inspection.parts import JUDGED, Defect, PartResult
+from inspection.parts import JUDGED, Defect, Image, PartResult
 from inspection.results.pictures import ID
 from inspection.results.records import Kind, StoredResult
 
@@ -147,20 +147,18 @@ def _picture(stored: StoredResult, pictures: Path) -> tuple[str, bool, str]:
         uri = _embedded(path) if path else ""
         if uri:
             return uri, kind == "overlay", ""
-    return "", False, f"its picture is not in {text(str(pictures))}"
+    return "", False, f"its picture cannot be read in {text(str(pictures))}"
 
 
 def _embedded(path: Path) -> str:
+    """The picture as data URI of a JPEG; "" if it cannot be read."""
     import cv2
     import numpy as np
 
-    from anomaly.errors import ImageFileError
-    from anomaly.images import read_image
     from anomaly.report import display
 
-    try:
-        image = read_image(path)
-    except ImageFileError:
+    image = _read(path)
+    if image is None:
         return ""
     shown = display(image, (0.0, 255.0))
     factor = LONGEST_SIDE / max(shown.shape[:2])
@@ -168,3 +166,25 @@ def _embedded(path: Path) -> str:
         shown = np.asarray(cv2.resize(shown, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA))
     encoded = bytes(cv2.imencode(".jpg", shown[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1])
     return f"data:image/jpeg;base64,{base64.b64encode(encoded).decode()}"
+
+
+def _read(path: Path) -> Image | None:
+    """Reads a stored picture (PNG, or TIFF where PNG cannot hold it) as (H, W, C); None if it is damaged or gone.
+
+    `anomaly.images` would do, but loads torch, and a page should be there at once.
+    """
+    import cv2
+    import numpy as np
+    import tifffile
+
+    try:
+        if path.suffix == ".tiff":
+            image = np.asarray(tifffile.imread(path))
+        else:
+            decoded = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+            if decoded is None:
+                return None
+            image = decoded[..., ::-1] if decoded.ndim == 3 else decoded
+    except (OSError, ValueError, cv2.error):
+        return None
+    return image if image.ndim == 3 else image[..., None]

@@ -30,7 +30,7 @@ def run(*arguments, status=0):
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == status, result.output
-    return result.output
+    return result.stdout
 
 
 def result(part, score, captured=START, model="aa"):

@@ -122,6 +122,13 @@ def test_a_bad_table_is_refused_with_the_place(tmp_path, old, new, says):
         read_judgements(tmp_path / "study.csv")
 
 
+def test_a_file_that_is_no_table_is_refused(tmp_path):
+    (tmp_path / "study.csv").write_bytes("part,appraiser,trial,decision\nTür,a,1,OK\n".encode("latin-1"))
+    for name in ("study.csv", "missing.csv"):
+        with pytest.raises(DatasetError, match="cannot be read as a UTF-8 table"):
+            read_judgements(tmp_path / name)
+
+
 def test_unequal_numbers_of_trials_are_refused():
     with pytest.raises(DatasetError, match="a 2, b 1"):
         study(judgements(("1", "a", (OK, OK), None), ("1", "b", (OK,), None)))

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from anomaly.errors import DatasetError, SettingError
 from inspection.cli import app
+from inspection.parts import Inspected
 from inspection.results.pictures import Look
 from inspection.results.records import Run
 from inspection.results.reporting import Reporter
@@ -28,12 +29,13 @@ from filling import MODEL, START, fill, inspected, is_bad
 def filled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("line")
     fill(folder, ok_share=0.3)
+    run("review", "export", folder / "results.sqlite", "--out", folder / "review", "--ok-share", 0.3)
     return folder
 
 
 @pytest.fixture
 def line(filled, tmp_path):
-    """A store of its own, with the pictures of the common one."""
+    """A store of its own, with the pictures and the export of the common one."""
     shutil.copytree(filled, tmp_path / "line")
     return tmp_path / "line"
 
@@ -43,7 +45,7 @@ def run(*arguments, status=0):
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == status, result.output
-    return result.output
+    return result.stdout
 
 
 def table_of(path):
@@ -62,8 +64,7 @@ def judge(table):
     return rows
 
 
-def reviewed(line, share=0.3):
-    run("review", "export", line / "results.sqlite", "--out", line / "review", "--ok-share", share)
+def reviewed(line):
     rows = judge(line / "review" / "verdicts.csv")
     run("review", "import", line / "results.sqlite", line / "review" / "verdicts.csv", "--who", "A. Meier")
     return rows
@@ -86,11 +87,25 @@ def test_export_hands_out_all_stopped_parts_and_a_sample_with_pictures(line):
 
 
 def test_pictures_are_kept_of_the_very_parts_that_are_drawn(line):
-    run("review", "export", line / "results.sqlite", "--out", line / "review", "--ok-share", 0.3)
     drawn = {row["part"] for row in table_of(line / "review" / "verdicts.csv") if row["decision"] == "OK"}
     with ResultsStore.open(line / "results.sqlite") as store:
         kept = {one.result.part for one in store.results(decision="OK") if one.pictures}
     assert drawn == kept
+
+
+def test_what_does_not_fit_on_a_page_comes_with_the_next_one(line, monkeypatch):
+    monkeypatch.setattr("inspection.review.export.MOST", 30)
+    handed = set()
+    for waits in (True, False):
+        said = run("review", "export", line / "results.sqlite", "--out", line / "review", "--ok-share", 0.3)
+        assert ("more wait for the next export" in said) == waits
+        rows = judge(line / "review" / "verdicts.csv")
+        assert not handed & {row["part"] for row in rows}
+        handed |= {row["part"] for row in rows}
+        run("review", "import", line / "results.sqlite", line / "review" / "verdicts.csv", "--who", "A. Meier")
+    assert run("review", "export", line / "results.sqlite", "--out", line / "review", "--ok-share", 0.3).startswith(
+        "0 st"
+    )
 
 
 def test_verdicts_come_back_and_what_is_judged_is_not_handed_out_again(line):
@@ -123,7 +138,6 @@ def test_verdicts_come_back_and_what_is_judged_is_not_handed_out_again(line):
     ],
 )
 def test_a_table_with_a_fault_is_refused_as_a_whole(line, change, says):
-    run("review", "export", line / "results.sqlite", "--out", line / "review", "--ok-share", 0.3)
     table = line / "review" / "verdicts.csv"
     judge(table)
     table.write_text(change(table.read_text()))
@@ -244,6 +258,26 @@ def test_pictures_of_another_folder_are_not_taken(line, tmp_path):
     assert "data:image" not in (line / "r" / "review.html").read_text()
 
 
+def test_raw_frames_of_any_kind_are_shown_where_there_is_no_heatmap_and_damaged_ones_are_said(tmp_path):
+    frames = {
+        "grey": np.full((20, 30), 99, np.uint8),
+        "deep": np.arange(600, dtype=np.uint16).reshape(20, 30, 1),
+        "float": np.random.default_rng(0).random((20, 30, 1), np.float32),
+        "bands": np.zeros((20, 30, 5), np.uint8),
+        "damaged": np.zeros((20, 30, 3), np.uint8),
+    }
+    settings = ResultsSettings(pictures=PictureSettings(overlay=(), free_gigabytes=0.0))
+    started = Run(id="r", recipe="", model=MODEL, started=START, version="0")
+    with Reporter.open(settings, tmp_path, started, publishers=[]) as reporter:
+        made = [inspected(name, START, 5.0, np.random.default_rng(0)).result for name in frames]
+        reporter.report([Inspected(result, frames[result.part]) for result in made])
+    next((tmp_path / "pictures").rglob("damaged*")).write_bytes(b"not an image")
+    run("report", tmp_path / "results.sqlite", "--out", tmp_path / "report")
+    html = (tmp_path / "report" / "report.html").read_text()
+    assert html.count("data:image/jpeg;base64,") == 4
+    assert html.count("its picture cannot be read in") == 1
+
+
 def test_the_report_says_first_what_was_not_judged(line):
     said = run("report", line / "results.sqlite", "--out", line / "report")
     html = (line / "report" / "report.html").read_text()
@@ -299,7 +333,6 @@ def test_the_buttons_of_the_page_fill_in_the_table(line):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no chromium: apt-get install chromium")
-    run("review", "export", line / "results.sqlite", "--out", line / "review", "--ok-share", 0.3)
     page = line / "review" / "review.html"
     clicks = """<script>
 for (const card of document.querySelectorAll(".part")) {
@@ -326,3 +359,25 @@ document.title = `${btoa(table())} ${document.getElementById("done").textContent
     with ResultsStore.open(line / "results.sqlite") as store:
         given = [one for one in store.results() if one.verdict]
     assert all((one.verdict.verdict == "NG") == is_bad(one.result.part) for one in given)
+
+
+@pytest.mark.peer
+def test_a_store_in_postgresql_is_reviewed_by_its_url(postgresql, tmp_path, monkeypatch):
+    url = postgresql.database()
+    results = [
+        inspected(f"p{k}-{kind}", START, score, np.random.default_rng(k)).result
+        for k, (kind, score) in enumerate([("good", 0.0), ("good", 2.5), ("bad", 5.0)])
+    ]
+    with ResultsStore.open(url, create=True) as store:
+        store.start(Run(id="r", recipe="", model=MODEL, started=START, version="0"))
+        store.write("r", results)
+    monkeypatch.setenv("LINE_PASSWORD", "not needed")
+    with pytest.raises(SettingError, match="--pictures must name"):
+        run("review", "export", url, "--out", tmp_path / "review")
+    run("review", "export", url, "--out", tmp_path / "review", "--ok-share", 1, "--pictures", tmp_path)
+    judge(tmp_path / "review" / "verdicts.csv")
+    run("review", "import", url, tmp_path / "review" / "verdicts.csv", "--who", "A. Meier")
+    said = run("review", "summary", url, "--ok-share", 1, "--password-env", "LINE_PASSWORD", "--review-rate", 0.5)
+    assert "Stopped parts: 1 bad, 1 good (false rejects), 0 without a verdict." in said
+    with pytest.raises(SettingError, match="'NO_SUCH', which is not set"):
+        run("review", "summary", url, "--password-env", "NO_SUCH")
