@@ -139,7 +139,9 @@ def drive(bench: Bench, rate: float, seconds: float, progress: Progress = silent
 
 
 def fastest(bench: Bench, trial_s: float, progress: Progress = silent) -> float:
-    """Returns the fastest rate, frames a second, that held in trials; found by bisection.
+    """Returns the fastest rate, frames a second, that held in a trial; found by bisection.
+
+    A rate fails if two trials fail: a single one may be hit by something else on the machine.
 
     Raises:
         SettingError: no rate that was tried held.
@@ -149,7 +151,8 @@ def fastest(bench: Bench, trial_s: float, progress: Progress = silent) -> float:
     advance = progress("looking for the fastest rate", _TRIALS)
     for _ in range(_TRIALS):
         rate = (low + high) / 2
-        if drive(bench, rate, max(trial_s, 20 / rate)).holds(bench.settings.deadline_ms):
+        trials = (drive(bench, rate, max(trial_s, 20 / rate)) for _ in range(2))
+        if any(trial.holds(bench.settings.deadline_ms) for trial in trials):
             low = best = rate
         else:
             high = rate
