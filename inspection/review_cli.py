@@ -44,10 +44,10 @@ def export_command(
         found = write_export(out, selection.results(results), ok_share, folder, title=title, progress=progress)
     lines = [f"{found.in_words()}."]
     if found.reviewed:
-        lines.append(f"{found.reviewed:,} have a verdict already and are left out.")
+        lines.append(f"Left out, because they have a verdict already: {found.reviewed:,}.")
     if found.without_picture:
         lines.append(
-            f"{found.without_picture:,} have no picture; [results.pictures] of the recipe says what is stored."
+            f"Without a picture: {found.without_picture:,}; [results.pictures] of the recipe says what is stored."
         )
     lines.append(f"Judge them in {out / HTML} and save the table there, or fill in {out / CSV}; then:")
     lines.append(f"  anomaly inspect review import {store} verdicts.csv --who NAME")
