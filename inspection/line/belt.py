@@ -54,13 +54,13 @@ class Belt:
         self._settled: deque[Ticket] = deque()
         self._inspecting: list[Ticket] = []
         self._started = 0.0
-        self._ended = self._closed = False
+        self._ended = self._closed = self._finished = False
 
     def admit(self, part: Part) -> Ticket | None:
-        """Takes a part in; waits where too many are in flight. None: the belt is closed, the part is not taken."""
+        """Takes a part in; waits where too many are in flight, unless the belt is closed. None: it is finished."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or len(self._flight) < self._limit)
-            if self._closed:
+            if self._finished:
                 return None
             now = time.monotonic()
             age = (datetime.now(UTC) - part.captured).total_seconds()
@@ -136,11 +136,17 @@ class Belt:
             self._changed.notify_all()
 
     def close(self) -> list[Ticket]:
-        """Takes no more parts, ends all waiting, and returns the parts that have no outcome."""
+        """Queues no more parts, ends all waiting, and returns the parts that have no outcome."""
         with self._changed:
             self._closed = self._ended = True
             self._changed.notify_all()
             return [ticket for ticket in self._flight if ticket.outcome is None]
+
+    def finish(self) -> None:
+        """Takes no more parts: what comes now is not seen."""
+        with self._changed:
+            self._finished = self._closed = self._ended = True
+            self._changed.notify_all()
 
     def overdue(self) -> list[Ticket]:
         """Returns the parts without outcome whose time is over."""

@@ -174,6 +174,7 @@ class Line:
     def _ended(self) -> Status:
         self._reporting.give_up()
         self._stop.set()
+        self._common.belt.finish()
         self._settle_stopped()
         lost = self._common.belt.flight
         problems = []

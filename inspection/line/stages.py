@@ -58,7 +58,7 @@ class Acquisition:
 
     Attributes:
         failure: why the source gave up; None if it did not.
-        refused: ids of parts that came after the belt was closed, and were not taken.
+        refused: ids of parts that came when it was over, and were not taken.
     """
 
     def __init__(self, common: Common, source: Source, stop: Event) -> None:
@@ -109,7 +109,7 @@ class Acquisition:
         decision = common.settings.overloaded
         if common.belt.offer(ticket, wait=decision is None):
             return
-        if decision is None:
+        if decision is None or common.belt.ended:
             common.settle_unjudged(ticket, Reason.STOPPED, "the line was stopped before the part was judged")
         else:
             text = f"the queue of {common.settings.queue} parts was full"

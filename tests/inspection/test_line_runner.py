@@ -312,6 +312,36 @@ def test_a_stop_reports_as_stopped_what_is_not_judged_in_time():
     assert {result.decision for result in kept.results} == {Decision.NG}
 
 
+@pytest.mark.parametrize("policy", ["block", "ng"])
+def test_a_stop_while_reporting_fails_loses_nothing_that_the_source_has_given(policy):
+    broken, given = threading.Event(), []
+
+    def endless():
+        while True:
+            given.append(str(len(given)))
+            yield part(given[-1])
+
+    def report() -> None:
+        if not broken.is_set():
+            raise OSError("database is locked")
+
+    kept = Kept(before=report)
+    line = Line(
+        GivenParts(endless()),
+        Judge(),
+        kept,
+        replace_settings(queue=4, batch=1, on_overload=policy, report_retry_s=20.0),
+    )
+    thread, ended = in_thread(line.run)
+    wait_until(lambda: line.status().unreported == 2 * 4 + 64 and len(given) == 2 * 4 + 64 + 1)
+    line.stop()
+    time.sleep(0.5)  # longer than stop_s
+    broken.set()
+    thread.join(10)
+    assert isinstance(ended[0], Status), ended
+    assert sorted(result.part for result in kept.results) == sorted(given)
+
+
 def test_a_second_stop_does_not_wait():
     release = threading.Event()
     line = Line(GivenParts(parts(2)), Judge(lambda one: release.wait(10)), Kept(), LineSettings(stop_s=60.0))
