@@ -41,7 +41,8 @@ class Export:
 
     def in_words(self) -> str:
         """One sentence for people."""
-        words = f"{self.stopped:,} stopped part{'' if self.stopped == 1 else 's'} and a random sample of {self.sample:,} of {self.passed:,} passed parts"
+        stopped = f"{self.stopped:,} stopped part{'' if self.stopped == 1 else 's'}"
+        words = f"{stopped} and a random sample of {self.sample:,} of {self.passed:,} passed parts"
         waiting = f"; {self.waiting:,} more wait for the next export" if self.waiting else ""
         return f"{words} to review{waiting}"
 
