@@ -154,11 +154,12 @@ def _bars(panel: Any, rows: Sequence[Row], rooflines: Mapping[str, Roofline]) ->
         p50, p99 = row.quantile(0.5), row.quantile(0.99)
         panel.barh(place, p50, color="C0" if row.model == OURS else "0.7")
         panel.plot([p50, p99], [place, place], color="0.2", marker="|")
+        end = p99
         if row.work is not None:
-            panel.plot(
-                [rooflines[row.device].least_ms(row.work)] * 2, [place - 0.4, place + 0.4], color="C3", linewidth=2
-            )
-        panel.annotate(f"{p50:.1f}", (p99, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
+            least = rooflines[row.device].least_ms(row.work)
+            panel.plot([least, least], [place - 0.4, place + 0.4], color="C3", linewidth=2)
+            end = max(p99, least)
+        panel.annotate(f"{p50:.1f}", (end, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
     panel.set_yticks(range(len(rows)), [f"{row.model}, {row.runtime} {row.precision}" for row in rows], fontsize=8)
     panel.axvline(GOAL, color="0.4", linestyle=":")
     panel.set(xlabel="ms from raw frame to decision, one frame: p50 (bar) to p99 (line)")

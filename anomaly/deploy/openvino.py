@@ -85,9 +85,14 @@ def _int8(model: Any, nodes: set[str], frames: Frames) -> Any:
     kept = [
         op.get_friendly_name()
         for op in network.get_ops()
-        if op.get_type_name() in _PRODUCTS and not any(op.get_friendly_name().startswith(name) for name in nodes)
+        if op.get_type_name() in _PRODUCTS and not _belongs(op.get_friendly_name(), nodes)
     ]
     data = nncf.Dataset(list(frames), lambda frame: {INPUT: frame[None]})
     scope = nncf.IgnoredScope(names=kept, validate=False)
     with contextlib.redirect_stdout(io.StringIO()):  # it draws bars of its own
         return nncf.quantize(network, data, subset_size=len(frames), ignored_scope=scope)
+
+
+def _belongs(name: str, nodes: set[str]) -> bool:
+    """Whether an operation comes from one of some ONNX nodes; OpenVINO may make "conv" to "conv/WithoutBiases"."""
+    return name in nodes or any(name.startswith(f"{node}/") for node in nodes)

@@ -43,7 +43,10 @@ def mark(model: Any) -> None:
         i.name for i in model.graph.initializer if i.name.startswith("scorer.") and "lifted_tensor" not in i.name
     }
     for node in model.graph.node:
-        if node.op_type in ("Slice", "Cast", "Transpose", "Identity", "Reshape") and node.input[0] in learned:
+        if (
+            node.op_type in ("Slice", "Cast", "Transpose", "Identity", "Reshape", "Unsqueeze")
+            and node.input[0] in learned
+        ):
             learned.update(node.output)  # a slice of a learned tensor is learned too
     for node in model.graph.node:
         scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "")

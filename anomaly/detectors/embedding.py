@@ -201,17 +201,26 @@ def embed(backbone: Backbone, canvas: Canvas) -> Float[Tensor, "n h w d"]:
 
 
 def project(maps: list[Tensor], matrix: Float[Tensor, "d m"], offset: Float[Tensor, " m"]) -> Float[Tensor, "n h w m"]:
-    """Returns `features @ matrix + offset` for the features that `embed` gives, at a fraction of the cost.
+    """Returns `features @ matrix + offset` for the features that `embed` gives, at a fraction of the cost."""
+    return mix(maps, matrix, offset).permute(0, 2, 3, 1)
+
+
+def mix(maps: list[Tensor], matrix: Float[Tensor, "d m"], offset: Float[Tensor, " m"]) -> Float[Tensor, "n m h w"]:
+    """Returns what `project` does, channels first.
 
     Resizing a map and mixing its channels commute, so a coarse map is mixed on its own grid and resized afterwards.
+    The product is written as a 1 x 1 convolution: runtimes keep feature maps in layouts of their own, and a matrix
+    product would make them turn every map around.
     """
     grid = finest(maps)
-    total, start = offset, 0
+    total: Tensor | None = None
+    start = 0
     for m in maps:
-        part = matrix[start : start + m.shape[1]]
+        part = matrix[start : start + m.shape[1]].T[:, :, None, None]
         start += m.shape[1]
-        mixed = (m.permute(0, 2, 3, 1) @ part).permute(0, 3, 1, 2)
-        total = total + on_grid(mixed, grid).permute(0, 2, 3, 1)
+        mixed = F.conv2d(m, part, offset if total is None else None)
+        total = on_grid(mixed, grid) if total is None else total + on_grid(mixed, grid)
+    assert total is not None
     return total
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from anomaly.backbones import Backbone, load_backbone
-from anomaly.detectors.embedding import EmbeddingScorer, OnePassDetector, project
+from anomaly.detectors.embedding import EmbeddingScorer, OnePassDetector, mix
 from anomaly.detectors.levels import Batch, LevelSums, Sample
 from anomaly.detectors.patch_sums import STATE_NAMES, PatchSums, with_sums
 from anomaly.errors import InputError, SettingError
@@ -208,7 +208,7 @@ class SubspaceScorer(EmbeddingScorer):
 
     def patch_scores(self, maps: list[Tensor]) -> Float[Tensor, "n h w"]:
         """Returns the norm of the mapped, centred features."""
-        return project(maps, self.matrix, self.offset).square().sum(dim=-1).sqrt()
+        return mix(maps, self.matrix, self.offset).square().sum(dim=1).sqrt()
 
     def sample_scores(self, sample: Sample) -> Float[Tensor, "k h w"]:
         """Returns the patch scores of sampled images, before their positions are taken into account."""
