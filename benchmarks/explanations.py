@@ -2,9 +2,9 @@
 
 Each set is learned from normal images alone; then defective images that the detector flags, drawn at random under a
 seed, are explained by every method and measured as `anomaly explain` measures them: what the strongest 4 % of a map
-takes away when it is replaced by normal content, deletion and insertion, infidelity, randomised weights, sensitivity, and the
-known defects with chance taken off (paired minus crossed). Images are reduced to a small canvas first, and methods that
-sample take few samples, so that the whole table costs minutes; the settings stand in the result file.
+takes away when it is replaced by normal content, deletion and insertion, infidelity, randomised weights, sensitivity,
+and the known defects with chance taken off (paired minus crossed). Images are reduced to a small canvas first, and
+methods that sample take few samples, so that the whole table costs minutes; the settings stand in the result file.
 
 Rows that are in the result file already are not measured again: give a new --out after a change of the code.
 """
@@ -288,7 +288,8 @@ def _fitted(name: str, images: ImageSet, seed: int) -> Scorer:
     cls = detector_class(name)
     weights = str(shared_file(f"weights/{FILE}.safetensors"))
     settings = {"input": asdict(images.input), "seed": seed, "backbone": {"name": BACKBONE, "weights": weights}}
-    return build(cls, settings).fit(images.frames()).eval()
+    scorer: Scorer = build(cls, settings).fit(images.frames()).eval()
+    return scorer
 
 
 def _read(images: ImageSet, path: Path) -> Tensor:

@@ -138,7 +138,7 @@ def clusters_figure(clusters: Float32[np.ndarray, "h w"], background: Picture, c
     return figure
 
 
-def encoded(figure: "Figure", kind: str, dpi: int = 110) -> bytes:
+def encoded(figure: "Figure", kind: str, dpi: int = 130) -> bytes:
     """Returns a figure as a file: "png", "svg" or "pdf"; the same figure gives the same bytes."""
     from matplotlib import rc_context
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from anomaly.report.words import BADGES, number, shorten
@@ -33,13 +34,13 @@ class Pdf:
         self._path = path
         self._parts: list[Figure] = []
 
-    def part(self, page: PartPage, sheet: "Figure", curves: "Figure | None", place: str, ng: float) -> None:
+    def part(self, page: PartPage, sheet: bytes, curves: bytes | None, place: str, ng: float) -> None:
         """Lays out a part: what was flagged, its maps, and how far to trust them.
 
         Args:
             page: the part.
-            sheet: its maps.
-            curves: its curves; None where nothing could be judged.
+            sheet: PNG of its maps.
+            curves: PNG of its curves; None where nothing could be judged.
             place: what the foot of the page says, e.g. "part 3 of 20".
             ng: the NG threshold.
         """
@@ -66,16 +67,17 @@ class Pdf:
             flow.picture(curves, 0.24)
         self._parts += flow.pages
 
-    def close(self, about: "About", pictures: Mapping[str, "Figure"], text: Mapping[str, Any]) -> None:
+    def close(self, about: "About", pictures: Mapping[str, bytes], text: Mapping[str, Any]) -> None:
         """Writes the file."""
         from matplotlib.backends.backend_pdf import PdfPages
 
+        file: Any
         with PdfPages(self._path) as file:
             for page in [*_summary(about, pictures, text), *self._parts, *_provenance(about, text)]:
-                file.savefig(page)  # type: ignore[no-untyped-call]
+                file.savefig(page)
 
 
-def _summary(about: "About", pictures: Mapping[str, "Figure"], text: Mapping[str, Any]) -> "list[Figure]":
+def _summary(about: "About", pictures: Mapping[str, bytes], text: Mapping[str, Any]) -> "list[Figure]":
     flow = _Flow("summary")
     flow.text(about.title, colour=FAINT)
     flow.text(text["headline"], size=14)
@@ -83,8 +85,8 @@ def _summary(about: "About", pictures: Mapping[str, "Figure"], text: Mapping[str
         flow.text(f"INCOMPLETE. The run stopped before its end: {text['interrupted']}", colour=WARN)
     for line in text["summary"]:
         flow.text(line)
-    for figure in pictures.values():
-        flow.picture(figure, 0.25)
+    for picture in pictures.values():
+        flow.picture(picture, 0.25)
     if text["table"]:
         flow.text("Which explanations to trust", size=11)
     for row in text["table"]:
@@ -145,9 +147,11 @@ class _Flow:
             self._top -= height
         self._top -= 0.25 * height
 
-    def picture(self, figure: "Figure", height: float) -> None:
-        """Draws another figure, at most as high as a share of the page."""
-        pixels = _rendered(figure)
+    def picture(self, png: bytes, height: float) -> None:
+        """Draws a picture, at most as high as a share of the page."""
+        pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+        assert pixels is not None
+        pixels = pixels[..., ::-1]
         tall, wide = pixels.shape[:2]
         across = 1 - 2 * MARGIN
         needed = across * A4[0] * tall / wide / A4[1]
@@ -167,13 +171,3 @@ class _Flow:
         page.text(1 - MARGIN, MARGIN / 2, self._foot, fontsize=7, color=FAINT, ha="right")
         self.pages.append(page)
         self._top = 1 - MARGIN
-
-
-def _rendered(figure: "Figure") -> np.ndarray:
-    import cv2
-
-    from explain.figures import encoded
-
-    pixels = cv2.imdecode(np.frombuffer(encoded(figure, "png", 150), np.uint8), cv2.IMREAD_COLOR)
-    assert pixels is not None
-    return np.asarray(pixels[..., ::-1])

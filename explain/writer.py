@@ -124,7 +124,7 @@ class ReportWriter:
         uris = {name: _uri(picture) for name, picture in encoded.items()}
         others = [one for one in self.judged if one not in [page.part.judged for page in self._pages]]
         (self.out / HTML).write_text(html(self.about, self._pages, others, uris, text), encoding="utf-8")
-        self._pdf.close(self.about, pictures, text)
+        self._pdf.close(self.about, encoded, text)
         (self.out / JSON).write_text(json.dumps(self._json(text, lifts), indent=1) + "\n", encoding="utf-8")
 
     @property
@@ -142,14 +142,15 @@ class ReportWriter:
         sheet = figures.part_figure(part, self.about.value_range, self.about.normals)
         drawn = figures.encoded(sheet, "png")
         self._write_figure(stem, sheet, drawn)
-        curves = figures.curves_figure(part) if part.ground.judged else None
-        if curves is not None:
-            picture = figures.encoded(curves, "png")
-            self._write_figure(f"{stem}_curves", curves, picture)
-        page = PartPage(part, _uri(drawn), _uri(picture) if curves is not None else "", f"{FIGURES}/{stem}.svg")
+        curves: bytes | None = None
+        if part.ground.judged:
+            plot = figures.curves_figure(part)
+            curves = figures.encoded(plot, "png")
+            self._write_figure(f"{stem}_curves", plot, curves)
+        page = PartPage(part, _uri(drawn), _uri(curves) if curves else "", f"{FIGURES}/{stem}.svg")
         self._pages.append(page)
         place = f"part {len(self._pages)} of {len(self.chosen)}"
-        self._pdf.part(page, sheet, curves, place, self.about.calibration.ng.value)
+        self._pdf.part(page, drawn, curves, place, self.about.calibration.ng.value)
         self._rows.append(_row(part, page))
         self._keep(part)
 
