@@ -56,7 +56,8 @@ class DefectRow(Section):
         values: dict[str, Any] = self.model_dump()
         defect = values.pop("defect")
         number, box = defect.pop("id"), defect.pop("box_px")
-        return values | {"defect": number} | defect | dict(zip(_BOX, box, strict=True))
+        values |= {"defect": number, **defect, **dict(zip(_BOX, box, strict=True))}
+        return values
 
 
 COLUMNS = (
