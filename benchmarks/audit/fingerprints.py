@@ -1,7 +1,7 @@
 """What is known of an image without looking for a defect: global numbers, traits of its file, a perceptual hash.
 
 Perceptual hash: signs of the low frequencies of the discrete cosine transform against their median (Zauner,
-Implementation and Benchmarking of Perceptual Image Hash Functions, 2010), here 256 bits of 64 x 64 grey pixels: it
+Implementation and Benchmarking of Perceptual Image Hash Functions, 2010), here 64 bits of 64 x 64 grey pixels: it
 survives resizing, compression and changes of brightness and contrast.
 """
 
@@ -21,8 +21,8 @@ from anomaly.progress import Progress, silent
 from benchmarks.datasets.arrays import pixels
 from benchmarks.datasets.examples import Example, listed
 
-BITS, THUMB = 256, 32
-_SIDE, _LOW = 64, 16
+BITS, THUMB = 64, 32
+_SIDE, _LOW = 64, 8
 _NAMED = ("Make", "Model", "Software", "Artist", "ImageDescription")
 _EXTRAS = ("comment", "dpi", "gamma", "icc_profile", "progressive")
 _TIMES = ("DateTimeOriginal", "DateTime")
@@ -36,7 +36,7 @@ class Fingerprint(NamedTuple):
         numbers: global numbers; what does not apply to the file is left out.
         traits: properties that are the same or not, as text.
         exact: SHA-256 of shape, dtype and pixels.
-        signs: (256,) int8, -1 or 1, the perceptual hash.
+        signs: (64,) int8, -1 or 1, the perceptual hash.
         thumb: (32, 32) float32, grey, mean 0 and length 1; all 0 for a flat image.
     """
 

@@ -21,7 +21,7 @@ NEAR_BITS = BITS // 10
 """Bits in which the hashes of near-duplicates may differ."""
 
 NEAR_CORRELATION = 0.9
-_CANDIDATES = 3
+_CANDIDATES = 5
 _BLOCK = 1024
 _SHOWN = 5
 
@@ -99,7 +99,7 @@ def near_duplicates(
 
     Returns:
         Image -> its nearest twin, bits in which the hashes differ, correlation of the thumbnails. Time: one matrix
-        product of (queries, 256) and (256, reference).
+        product of (queries, 64) and (64, reference).
     """
     signs = np.stack([one.signs for one in prints]).astype(np.float32)
     thumbs = np.stack([one.thumb for one in prints]).reshape(len(prints), THUMB * THUMB)

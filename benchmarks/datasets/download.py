@@ -11,7 +11,7 @@ from benchmarks.datasets.cards import Archive, Card
 if TYPE_CHECKING:
     import httpx
 
-_BLOCK = 1 << 20
+_MEGABYTE = 1 << 20
 _TIMEOUT = 60.0
 
 
@@ -64,14 +64,14 @@ def fetch(archive: Archive, target: Path, progress: Progress = silent) -> Path:
 def _append(answer: "httpx.Response", partial: Path, begun: int, progress: Progress) -> None:
     resumed = answer.status_code == 206
     rest = int(answer.headers.get("Content-Length", 0))
-    step = progress(f"{partial.stem}, MB", max(1, rest // _BLOCK))
+    step = progress(f"{partial.stem}, MB", max(1, rest // _MEGABYTE))
     waiting = 0
     with partial.open("ab" if resumed and begun else "wb") as file:
-        for block in answer.iter_raw(_BLOCK):
+        for block in answer.iter_raw():  # as it comes: what waited for a full block would be lost with the connection
             file.write(block)
             waiting += len(block)
-            step(waiting // _BLOCK)
-            waiting %= _BLOCK
+            step(waiting // _MEGABYTE)
+            waiting %= _MEGABYTE
 
 
 def _checked(archive: Archive, path: Path, target: Path) -> Path:
