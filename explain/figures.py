@@ -69,7 +69,7 @@ def part_figure(part: Part, value_range: tuple[float, float], normals: Normals |
             if part.mask is not None:
                 _outline(axis, part.mask, size, KNOWN)
     if part.nearest and normals:
-        _nearest(axes[len(cells) : len(cells) + 2], part, value_range, normals)
+        _nearest(axes[-2:], part, value_range, normals)
     _legend(figure)
     return figure
 
@@ -133,8 +133,10 @@ def clusters_figure(clusters: Float32[np.ndarray, "h w"], background: Picture, c
     top = max(1.0, float(clusters.max()))
     axis.imshow(overlay(background, clusters, (0.0, top), np.inf))
     axis.set_axis_off()
-    axis.set_title(f"Where {count} parts were marked as unlike normal", fontsize=10, color=INK)
-    _bar(figure, "1 part", f"{top:.0f} of {count} parts")
+    axis.set_title(
+        f"Where {count} part{'s were' if count > 1 else ' was'} marked as unlike normal", fontsize=10, color=INK
+    )
+    _bar(figure, "none", f"{top:.0f} of {count}")
     return figure
 
 
@@ -159,7 +161,9 @@ def _sheet(pictures: Sequence[Picture], extra: int) -> "tuple[Figure, list[Axes]
     """Lays out axes for pictures of one shape, as many beside each other as can be read."""
     height, width = pictures[0].shape[:2]
     across = max(2, min(5, len(pictures) + extra, round(5 * (height / width) ** 0.5)))
-    down = -(-(len(pictures) + extra) // across)
+    down = -(-len(pictures) // across)
+    if across * down < len(pictures) + extra:
+        down += 1
     cell = (WIDTH - 0.4) / across
     figure = _figure(WIDTH, down * (min(cell * height / width, 4.5) + 0.5) + 0.6)
     grid = figure.subplots(down, across, squeeze=False)

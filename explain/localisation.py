@@ -21,6 +21,9 @@ FIGURES = ("pointing", "iou", "energy")
 """Pointing game (share of images whose peak lies in the mask); IoU of the mask with as many of the strongest pixels;
 share of the positive energy of the map inside the mask."""
 
+LEAST = 5
+"""Images below which a bootstrap interval proves nothing."""
+
 Map = Float32[np.ndarray, "h w"]
 Mask = Bool[np.ndarray, "h w"]
 
@@ -47,8 +50,8 @@ class Lift:
 
     @property
     def proven(self) -> bool:
-        """Whether the lift is above chance beyond what other images would make of it."""
-        return self.low is not None and self.low > 0
+        """Whether the lift is above chance beyond the choice of images; never with fewer than 5 of them."""
+        return self.low is not None and self.low > 0 and self.images >= LEAST
 
 
 def against_mask(values: Map, mask: Mask) -> dict[str, float]:

@@ -55,7 +55,7 @@ class Pdf:
                 f"The strangest place is most like a place in {part.nearest.name}: {number(part.nearest.distance)} "
                 f"away in the model's features, where {usual} is usual for this image."
             )
-        flow.picture(sheet, 0.46)
+        flow.picture(sheet, 0.44)
         for one in part.explained:
             said = one.found.in_words() if one.found else ""
             flow.text(f"{one.title}: {one.trust.word}. {said}", colour=FAINT if one.control else INK)
@@ -64,7 +64,7 @@ class Pdf:
         for name, reason in part.refused.items():
             flow.text(f"{TITLES[name]} is not shown: {reason}.", colour=FAINT)
         if curves is not None:
-            flow.picture(curves, 0.24)
+            flow.picture(curves, 0.19)
         self._parts += flow.pages
 
     def close(self, about: "About", pictures: Mapping[str, bytes], text: Mapping[str, Any]) -> None:
@@ -139,6 +139,7 @@ class _Flow:
         height = LINE * size / 8 * 0.92
         self._top -= 0.5 * height if size > 8 else 0.0
         left = MARGIN + 0.008 * indent
+        words = words.replace(" %", "\u00a0%")  # a number is not parted from its unit
         for line in textwrap.wrap(words, round(CHARACTERS * 8 / size) - indent) or [""]:
             if self._top - height < MARGIN:
                 self._begin()

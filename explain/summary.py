@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from explain.localisation import Lift, lifts
+from explain.localisation import LEAST, Lift, lifts
 from explain.methods import TITLES
 
 LONGEST = 256
@@ -83,6 +83,8 @@ def lift_words(name: str, found: dict[str, Lift]) -> str:
     if lift.lift is None or lift.crossed is None or lift.low is None or lift.high is None:
         return f"{title}: {100 * lift.paired:.0f} % of its energy lies on the known defect; one part allows no more."
     verdict = "above chance" if lift.proven else "NOT proven above chance"
+    if lift.images < LEAST:
+        verdict = f"{lift.images} parts are too few to prove anything"
     return (
         f"{title}: {100 * lift.paired:.0f} % of its energy lies on the known defects, {100 * lift.crossed:.0f} % on "
         f"those of other parts; lift {100 * lift.lift:+.0f} points (95 % interval {100 * lift.low:+.0f} to "

@@ -7,7 +7,8 @@ to a detector of anomalies and would themselves be anomalies. Where the content 
   images and small displacements, that fits the image best where they agree best (mean of the smallest 70 % of the
   differences after brightness has been matched, so that a defect does not choose its own like), blended with its
   neighbours. It needs images that lie roughly alike, or textures without a place of their own; repeated structures out
-  of phase leave seams, and a defect that fills a whole window (a tenth of the shorter side) leaves its brightness.
+  of phase leave seams, and a defect that fills most of four windows by four (a quarter of the shorter side) leaves
+  its brightness.
 - reconstruction: what an autoencoder makes of the image. Blurred, and a large defect may be reconstructed in part.
 - blur: the image itself, smoothed strongly. Not normal content at all; a last resort that is called out.
 
@@ -39,6 +40,7 @@ _PER_WINDOW = 4
 _REACH = 2
 _AGREEING = 0.7
 _BLUR = 1 / 10
+_AROUND = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,28 +205,43 @@ def _paste(
     chosen: Int[np.ndarray, "gh gw"],
     shifts: Int[np.ndarray, "gh gw 2"],
 ) -> Tensor:
-    """Lays the chosen windows over each other with weights that fall off to their rims, brightness matched."""
+    """Lays the chosen windows over each other with weights that fall off to their rims.
+
+    Brightness is matched over a wider area, which a defect does not fill.
+    """
     height, width = frame.shape[-2:]
     total, weights = torch.zeros_like(frame), torch.zeros(height, width)
     for place in np.ndindex(grid):
-        top, bottom, left, right = _area(place, grid, (height, width))
+        top, bottom, left, right = _area(place, grid, (height, width), 0.5)
         down = round(shifts[place][0] * height / grid[0] / _PER_WINDOW)
         across = round(shifts[place][1] * width / grid[1] / _PER_WINDOW)
-        rows = torch.arange(top + down, bottom + down).clamp(0, height - 1)
-        columns = torch.arange(left + across, right + across).clamp(0, width - 1)
-        patch = pool[int(chosen[place])][:, rows][:, :, columns]
-        brighter = (frame[:, top:bottom, left:right] - patch).flatten(1).median(dim=1).values
+        source = pool[int(chosen[place])]
+        around = _area(place, grid, (height, width), _AROUND)
+        difference = frame[:, around[0] : around[1], around[2] : around[3]] - _moved(source, around, (down, across))
+        brighter = difference.flatten(1).median(dim=1).values
+        patch = _moved(source, (top, bottom, left, right), (down, across))
         weight = _hat(bottom - top)[:, None] * _hat(right - left)[None]
         total[:, top:bottom, left:right] += weight * (patch + brighter[:, None, None])
         weights[top:bottom, left:right] += weight
     return total / weights
 
 
-def _area(place: tuple[int, ...], grid: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Returns top, bottom, left and right of a window in pixels: its cell and half a cell around it."""
+def _moved(source: Tensor, area: tuple[int, int, int, int], by: tuple[int, int]) -> Tensor:
+    """Returns an area of an image after a displacement; beyond the image its border is repeated."""
+    top, bottom, left, right = area
+    rows = torch.arange(top + by[0], bottom + by[0]).clamp(0, source.shape[1] - 1)
+    columns = torch.arange(left + by[1], right + by[1]).clamp(0, source.shape[2] - 1)
+    return source[:, rows][:, :, columns]
+
+
+def _area(
+    place: tuple[int, ...], grid: tuple[int, int], size: tuple[int, int], margin: float
+) -> tuple[int, int, int, int]:
+    """Returns top, bottom, left and right in pixels of a cell with a margin, in cells, around it."""
     (row, column), (high, wide) = place, (size[0] / grid[0], size[1] / grid[1])
-    top, left = max(0, round((row - 0.5) * high)), max(0, round((column - 0.5) * wide))
-    return top, min(size[0], round((row + 1.5) * high)), left, min(size[1], round((column + 1.5) * wide))
+    top, left = max(0, round((row - margin) * high)), max(0, round((column - margin) * wide))
+    bottom, right = round((row + 1 + margin) * high), round((column + 1 + margin) * wide)
+    return top, min(size[0], bottom), left, min(size[1], right)
 
 
 def _hat(count: int) -> Float[Tensor, " n"]:

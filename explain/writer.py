@@ -203,7 +203,9 @@ class ReportWriter:
                 "mean what they say."
             )
         if lifts:
-            lines.append(f"Known defects of {len(self._kept.masks)} parts were compared with the maps.")
+            lines.append(
+                f"The maps were compared with the known defects of {len(self._kept.masks)} of the explained images."
+            )
         return lines
 
     def _json(self, text: Mapping[str, Any], lifts: Mapping[str, Mapping[str, Lift]]) -> dict[str, Any]:

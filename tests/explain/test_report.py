@@ -114,6 +114,7 @@ def test_pdf_has_a_page_for_each_part(report, tmp_path):
     assert len(pages) >= len(parts) + 2  # a summary, the parts, the provenance
     assert all(page.shape[0] > page.shape[1] and page.std() > 5 for page in pages)
     words = subprocess.run(["pdftotext", report / "report.pdf", "-"], capture_output=True, text=True, check=True).stdout
+    words = words.replace("\u00a0", " ")
     assert "Removing the strongest 4 %" in words
     assert "part 1 of" in words
 
