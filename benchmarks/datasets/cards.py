@@ -86,7 +86,8 @@ class Card(_Strict):
         traps: what misleads.
         shortcuts: measured here when a copy was at hand.
         measured_on: which copy; None if there was none.
-        loader_ran_on: "real files" or "generated tree".
+        loader_ran_on: "real files" in the layout of the authors; "rearranged copy": only a loader of that copy ran on
+            real files; or "generated tree".
         real_files: which real files; None for a generated tree.
         unverified: names of the heads above that could not be looked up.
         checked_in: where the rest was looked up.
@@ -114,7 +115,7 @@ class Card(_Strict):
     traps: Annotated[list[Text], Field(min_length=1)]
     shortcuts: list[Shortcut] = []
     measured_on: str | None = None
-    loader_ran_on: Literal["real files", "generated tree"]
+    loader_ran_on: Literal["real files", "rearranged copy", "generated tree"]
     real_files: str | None = None
     unverified: list[str] = []
     checked_in: Annotated[list[Text], Field(min_length=1)]
@@ -128,8 +129,8 @@ class Card(_Strict):
             raise ValueError(f"unverified names {', '.join(strange)}; each entry begins with a head of the card")
         if bool(self.shortcuts) != bool(self.measured_on):
             raise ValueError("shortcuts and measured_on go together: say on which copy they were measured")
-        if (self.loader_ran_on == "real files") != bool(self.real_files):
-            raise ValueError("real_files says which files the loader ran on, and only then")
+        if (self.loader_ran_on == "generated tree") == bool(self.real_files):
+            raise ValueError("real_files says on which files a loader ran, and only if it was no generated tree")
         labels = (*LABELS.values(), ANY)
         parts = {f"{split}/{label}" for split in ("train", "validation", "test") for label in labels}
         odd = sorted({part for own in self.counts.values() for part in own} - parts)
