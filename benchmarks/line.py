@@ -26,13 +26,13 @@ from benchmarks.commands import new_parser, run
 from benchmarks.environment import FACTS, facts
 from benchmarks.isolated import peak_mib
 from benchmarks.tables import ResultFile, markdown, number
-from inspection.choosing import Wishes
-from inspection.init import make_recipe
 from inspection.inspector import RecipeInspector
 from inspection.line.runner import Line, Status
 from inspection.line.settings import LineSettings
 from inspection.line.sources.given import GivenParts
 from inspection.parts import Image, Inspected, Part
+from inspection.recipe.choosing import Wishes
+from inspection.recipe.making import make_recipe
 from inspection.results.pictures import Look
 from inspection.results.records import Run
 from inspection.results.reporting import Reporter

@@ -40,7 +40,7 @@ from inspection.line.sources.given import GivenParts
 from inspection.line.sources.watching import WatchedFolder, WatchTimes
 from inspection.line.testing import Judge, in_thread, parts, wait_until
 from inspection.parts import JUDGED, Part, PartResult
-from inspection.recipe import Recipe
+from inspection.recipe.recipe import Recipe
 from inspection.results.errors import StoreError
 from inspection.results.records import Run
 from inspection.results.reporting import Reporter, open_store

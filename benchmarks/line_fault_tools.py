@@ -18,8 +18,8 @@ from anomaly.errors import DatasetError
 from anomaly.fitting import Plan
 from anomaly.images import list_images
 from anomaly.images.synthetic import write_dataset
-from inspection.choosing import Wishes
-from inspection.init import make_recipe
+from inspection.recipe.choosing import Wishes
+from inspection.recipe.making import make_recipe
 
 SIZE = (64, 64)
 BALLAST = "ballast"

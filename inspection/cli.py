@@ -2,12 +2,12 @@
 
 import typer
 
-from inspection.assure_cli import assure_app
-from inspection.defects_cli import defects_command
-from inspection.init_cli import calibrate_command, init_command
-from inspection.line_cli import run_command
-from inspection.report_cli import report_command
-from inspection.review_cli import review_app
+from inspection.commands.assure import assure_app
+from inspection.commands.defects import defects_command
+from inspection.commands.init import calibrate_command, init_command
+from inspection.commands.line import run_command
+from inspection.commands.report import report_command
+from inspection.commands.review import review_app
 
 app = typer.Typer(help="Inspect parts on a line: recipes, line runner, review.", no_args_is_help=True)
 app.command("init")(init_command)

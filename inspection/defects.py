@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from anomaly.calibration import Decision
 from inspection.components import Component, centroid, components
 from inspection.parts import Defect
-from inspection.recipe_sections import DefectsSection
+from inspection.recipe.sections import DefectsSection
 
 
 @dataclass(frozen=True)

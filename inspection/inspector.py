@@ -16,8 +16,8 @@ from inspection.geometry.errors import NotRegisteredError
 from inspection.measuring import Measured, Measuring, View, as_bands
 from inspection.part_calibration import Thresholds
 from inspection.parts import Inspected, Part, PartResult, Reason
-from inspection.recipe import Recipe
-from inspection.recipe_files import measuring_of, thresholds_of
+from inspection.recipe.files import measuring_of, thresholds_of
+from inspection.recipe.recipe import Recipe
 
 
 class _Viewed(NamedTuple):

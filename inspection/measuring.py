@@ -27,7 +27,7 @@ from anomaly.errors import InputError
 from inspection.geometry.regions import Mask, Regions
 from inspection.geometry.registration import Golden, Matrix, in_sight, unwarped, warped
 from inspection.geometry.tiling import Tile, Tiling
-from inspection.recipe import Recipe
+from inspection.recipe.recipe import Recipe
 
 TOP = 0.01
 _CHUNK = 4_000_000

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from anomaly.calibration import Calibration, Decision, calibrate
 from anomaly.errors import ArtifactError, CalibrationError
-from inspection.recipe_sections import DefectsSection, ThresholdsSection
+from inspection.recipe.sections import DefectsSection, ThresholdsSection
 
 FORMAT, SCHEMA = "anomaly-suite part calibration", 1
 

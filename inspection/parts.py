@@ -147,7 +147,7 @@ class PartResult:
     milliseconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
-        """Refuses a result that calls a part OK that was not judged, is judged without a score, or has values like NaN."""
+        """Refuses a result that calls a part OK that was not judged, lacks its score, or has values like NaN."""
         judged = self.reason in JUDGED
         if self.decision == Decision.OK and not judged:
             raise SettingError.of("PartResult", "decision", "REVIEW or NG of a part that was not judged", self.reason)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from anomaly.calibration import Decision
 from inspection.components import components
 from inspection.defects import DefectFinder, sides
-from inspection.recipe_sections import DefectsSection, SeverityClass
+from inspection.recipe.sections import DefectsSection, SeverityClass
 
 
 def finder(threshold=1.0, pixel=1.0, **rules):

@@ -21,8 +21,8 @@ from inspection.inspector import RecipeInspector
 from inspection.measuring import Measuring, top_mean, way_of
 from inspection.part_calibration import GoodPart, PartCalibration
 from inspection.parts import Part, Reason
-from inspection.recipe import Recipe
-from inspection.recipe_sections import DefectsSection, SeverityClass, ThresholdsSection
+from inspection.recipe.recipe import Recipe
+from inspection.recipe.sections import DefectsSection, SeverityClass, ThresholdsSection
 
 HASH = "0" * 64
 LEAST = f"""

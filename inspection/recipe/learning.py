@@ -23,7 +23,7 @@ from inspection.geometry.errors import NotRegisteredError
 from inspection.geometry.tiling import Tiling
 from inspection.measuring import Measuring, View, as_bands
 from inspection.part_calibration import GoodPart
-from inspection.recipe import sha256_of
+from inspection.recipe.recipe import sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor

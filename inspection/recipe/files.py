@@ -6,8 +6,8 @@ from inspection.geometry.registration import Golden
 from inspection.geometry.tiling import Tiling
 from inspection.measuring import Measuring, way_of
 from inspection.part_calibration import PartCalibration, Thresholds
-from inspection.recipe import Recipe
-from inspection.recipe_faults import RecipeError
+from inspection.recipe.faults import RecipeError
+from inspection.recipe.recipe import Recipe
 
 
 def measuring_of(recipe: Recipe) -> Measuring:

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from inspection.recipe import VERSION, Recipe
-from inspection.recipe_faults import models_in
-from inspection.recipe_sections import SeverityClass
+from inspection.recipe.faults import models_in
+from inspection.recipe.recipe import VERSION, Recipe
+from inspection.recipe.sections import SeverityClass
 
 _WIDTH = 110
 _ATTRIBUTE = re.compile(r"^ {4}(\w+): ", re.MULTILINE)

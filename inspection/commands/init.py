@@ -47,8 +47,8 @@ def init_command(
     from anomaly.errors import SettingError
     from anomaly.images import list_images
     from anomaly.progress import bars
-    from inspection.choosing import Wishes
-    from inspection.init import make_recipe
+    from inspection.recipe.choosing import Wishes
+    from inspection.recipe.making import make_recipe
 
     low_high = None
     if value_range:
@@ -84,7 +84,7 @@ def calibrate_command(
     """
     from anomaly.images import list_images
     from anomaly.progress import bars
-    from inspection.init import recalibrated
+    from inspection.recipe.making import recalibrated
 
     failures: list[ImageFileError] = []
     with bars() as progress:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from inspection.selecting import ModelSha, OkShare, PasswordEnv, Pictures, RunId, Since, Store, Until
+from inspection.commands.selecting import ModelSha, OkShare, PasswordEnv, Pictures, RunId, Since, Store, Until
 
 review_app = typer.Typer(help="Hand parts to people, take back verdicts, and learn from them.", no_args_is_help=True)
 EXIT_WORSE = 3
@@ -33,8 +33,8 @@ def export_command(
     Example: anomaly inspect review export results.sqlite --out review --ok-share 0.05
     """
     from anomaly.progress import bars
+    from inspection.commands.selecting import Selection, new_folder, opened, picture_folder
     from inspection.review.export import CSV, HTML, write_export
-    from inspection.selecting import Selection, new_folder, opened, picture_folder
 
     selection = Selection(run=run, since=since, until=until, model=model_sha256)
     folder = picture_folder(store, pictures)
@@ -68,8 +68,8 @@ def import_command(
 
     Example: anomaly inspect review import results.sqlite verdicts.csv --who "A. Meier"
     """
+    from inspection.commands.selecting import opened
     from inspection.review.taking import take_verdicts
-    from inspection.selecting import opened
 
     with opened(store, password_env) as results:
         taken = take_verdicts(results, table, who, correct=correct)
@@ -100,9 +100,9 @@ def summary_command(
     """
     import json
 
+    from inspection.commands.selecting import Selection, opened
     from inspection.review.summary import summarise
     from inspection.review.units import Unit
-    from inspection.selecting import Selection, opened
 
     selection = Selection(run=run, since=since, until=until, model=model_sha256)
     with opened(store, password_env) as results:
@@ -136,8 +136,8 @@ def normals_command(
 
     Example: anomaly inspect review normals results.sqlite --out accepted --model lid.safetensors
     """
+    from inspection.commands.selecting import Selection, opened, picture_folder
     from inspection.review.normals import collect_normals
-    from inspection.selecting import Selection, opened, picture_folder
 
     selection = Selection(run=run, since=since, until=until, model=model_sha256)
     folder = picture_folder(store, pictures)

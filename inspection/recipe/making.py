@@ -11,16 +11,16 @@ import numpy as np
 from anomaly.errors import CalibrationError, ImageFileError, SettingError
 from anomaly.fitting import Plan
 from anomaly.progress import Progress, silent
-from inspection.choosing import Wishes, choose_registration, choose_size, readable
 from inspection.geometry.regions import Regions
-from inspection.learning import Learned, good_parts, learn, measure
 from inspection.measuring import Measuring, way_of
 from inspection.part_calibration import PartCalibration
-from inspection.recipe import Recipe, sha256_of
-from inspection.recipe_faults import RecipeError
-from inspection.recipe_files import measuring_of
-from inspection.recipe_sections import ThresholdsSection
-from inspection.recipe_text import recipe_text
+from inspection.recipe.choosing import Wishes, choose_registration, choose_size, readable
+from inspection.recipe.faults import RecipeError
+from inspection.recipe.files import measuring_of
+from inspection.recipe.learning import Learned, good_parts, learn, measure
+from inspection.recipe.recipe import Recipe, sha256_of
+from inspection.recipe.sections import ThresholdsSection
+from inspection.recipe.text import recipe_text
 
 _PATIENCE = 10  # a part may take this many times as long as it usually does before the line gives up on it
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from inspection.selecting import ModelSha, PasswordEnv, Pictures, RunId, Since, Store, Until
+from inspection.commands.selecting import ModelSha, PasswordEnv, Pictures, RunId, Since, Store, Until
 
 
 def report_command(
@@ -27,8 +27,8 @@ def report_command(
     Example: anomaly inspect report results.sqlite --out monday --since 2026-11-23 --until 2026-11-24
     """
     from anomaly.progress import bars
+    from inspection.commands.selecting import Selection, new_folder, opened, picture_folder
     from inspection.report.run_page import CSV, HTML, write_report
-    from inspection.selecting import Selection, new_folder, opened, picture_folder
 
     selection = Selection(run=run, since=since, until=until, model=model_sha256)
     folder = picture_folder(store, pictures)

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomaly.calibration import Decision
-from inspection.recipe import Recipe, sha256_of
-from inspection.recipe_faults import RecipeError, models_in
-from inspection.recipe_text import attributes, recipe_text
+from inspection.recipe.faults import RecipeError, models_in
+from inspection.recipe.recipe import Recipe, sha256_of
+from inspection.recipe.text import attributes, recipe_text
 
 HASH = "0" * 64
 LEAST = f"""
@@ -120,7 +120,7 @@ def test_every_key_is_explained_in_its_docstring_and_in_the_docs(name, section):
     assert set(section.model_fields) - {"type"} <= set(attributes(section)), name
     if name.startswith(("results", "line")):
         return  # the docs of results and line explain them
-    documented = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+    documented = (Path(__file__).parents[3] / "docs" / "recipes.md").read_text()
     for key in section.model_fields:
         assert f"`{key}`" in documented, f"{name}.{key}"
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from inspection.selecting import ModelSha, PasswordEnv, RunId, Since, Store, Until
+from inspection.commands.selecting import ModelSha, PasswordEnv, RunId, Since, Store, Until
 
 
 def defects_command(
@@ -23,8 +23,8 @@ def defects_command(
 
     Example: anomaly inspect defects results.sqlite -o defects.csv --since 2026-11-23
     """
+    from inspection.commands.selecting import Selection, opened
     from inspection.defect_list import write_defects
-    from inspection.selecting import Selection, opened
 
     selection = Selection(run=run, since=since, until=until, model=model_sha256)
     with opened(store, password_env) as results:

@@ -18,15 +18,15 @@ from anomaly.fitting import Plan
 from anomaly.images import image_info, list_images, read_image
 from anomaly.images.synthetic import write_dataset
 from anomaly.scoring import score_files
-from inspection import learning
-from inspection.choosing import Wishes, choose_registration, choose_size
 from inspection.cli import app
-from inspection.init import make_recipe, recalibrated
 from inspection.inspector import RecipeInspector
 from inspection.part_calibration import PartCalibration
 from inspection.parts import Part, Reason
-from inspection.recipe import Recipe, sha256_of
-from inspection.recipe_faults import RecipeError
+from inspection.recipe import learning
+from inspection.recipe.choosing import Wishes, choose_registration, choose_size
+from inspection.recipe.faults import RecipeError
+from inspection.recipe.making import make_recipe, recalibrated
+from inspection.recipe.recipe import Recipe, sha256_of
 
 RUN = CliRunner()
 

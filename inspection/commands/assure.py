@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inspection.selecting import ModelSha, PasswordEnv, Since, Store, Until
+from inspection.commands.selecting import ModelSha, PasswordEnv, Since, Store, Until
 
 if TYPE_CHECKING:
     from inspection.assurance.ewma import EwmaChart
@@ -99,7 +99,7 @@ def charts_command(
     from inspection.assurance.from_store import Seen, stretches
     from inspection.assurance.p_chart import p_chart
     from inspection.assurance.pictures import draw_ewma, draw_p_chart
-    from inspection.selecting import Selection, new_folder, opened, time_of
+    from inspection.commands.selecting import Selection, new_folder, opened, time_of
 
     if image not in ("svg", "png"):
         raise SettingError(f"--image must be svg or png; got {image!r}")
@@ -138,7 +138,7 @@ def charts_command(
 
 def _judgements(store: str, runs: list[str], password_env: str) -> list[Judgement]:
     from inspection.assurance.from_store import judgements_of_runs
-    from inspection.selecting import Selection, opened
+    from inspection.commands.selecting import Selection, opened
 
     with opened(store, password_env) as results:
         found = [one for run in runs for one in Selection(run=run).results(results)]

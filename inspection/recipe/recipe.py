@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from inspection.line.settings import LineSettings
-from inspection.recipe_faults import RecipeError, faults_of
-from inspection.recipe_sections import (
+from inspection.recipe.faults import RecipeError, faults_of
+from inspection.recipe.sections import (
     DefectsSection,
     FrameSection,
     ModelSection,

@@ -17,7 +17,7 @@ from inspection.cli import app
 from inspection.line.running import is_stored
 from inspection.line.sources.memory import FileKey, OpenFile
 from inspection.line.testing import in_thread
-from inspection.recipe import Recipe
+from inspection.recipe.recipe import Recipe
 from inspection.results.reporting import open_store
 
 SOURCE = """

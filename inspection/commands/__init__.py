@@ -1,0 +1,1 @@
+"""The commands `anomaly inspect ...`, one file for each."""

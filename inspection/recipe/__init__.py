@@ -1,0 +1,1 @@
+"""The recipe of a product variant: read and checked, or made from a folder of good images."""
