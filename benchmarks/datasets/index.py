@@ -17,9 +17,9 @@ card, [docs/datasets.md](../docs/datasets.md) says how to get, check and load a 
 how the shortcuts were measured.
 """
 
-_TAIL = """Loader ran on: real files in the layout of the authors; a rearranged copy for development, and a generated tree
-of the authors' layout; or a generated tree only. Strongest shortcut: image AUROC of one global number, measured here,
-where a copy was at hand. Unverified: heads of the card that could not be looked up.
+_TAIL = """Loader ran on: real files in the layout of the authors; a rearranged copy for development, and a generated
+tree of the authors' layout; or a generated tree only. Strongest shortcut: image AUROC of one global number, measured
+here, where a copy was at hand. Unverified: heads of the card that could not be looked up.
 
 The photographs that the bundled backbone was distilled on have [a card of their own](distillation_photographs.md).
 """
