@@ -165,7 +165,7 @@ def quantised(model: Any, nodes: set[str], frames: Frames, symmetric: bool = Fal
         quantize_static(
             source,
             target,
-            _Reader(frames),
+            _Reader(runs(model, frames)),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_PRODUCTS),
             per_channel=True,
@@ -178,15 +178,23 @@ def quantised(model: Any, nodes: set[str], frames: Frames, symmetric: bool = Fal
         return onnx.load_model(target)
 
 
+def runs(model: Any, frames: Frames) -> list[Frames]:
+    """Returns frames in batches that a model takes: as many as it fixes, the last one filled up; else one by one."""
+    count = max(1, model.graph.input[0].type.tensor_type.shape.dim[0].dim_value)
+    missing = -len(frames) % count
+    filled = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
+    return [filled[start : start + count] for start in range(0, len(filled), count)]
+
+
 class _Reader:
     """Gives the quantiser one run after another, as its protocol asks."""
 
-    def __init__(self, frames: Sequence[Any] | Frames) -> None:
-        self._left = iter(frames)
+    def __init__(self, batches: Sequence[Frames]) -> None:
+        self._left = iter(batches)
 
     def get_next(self) -> dict[str, Frames] | None:
-        frame = next(self._left, None)
-        return None if frame is None else {INPUT: np.asarray(frame)[None]}
+        batch = next(self._left, None)
+        return None if batch is None else {INPUT: batch}
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly.deploy.manifest import INPUT, Frame, Frames
-from anomaly.deploy.onnx import covers
+from anomaly.deploy.onnx import covers, runs
 from anomaly.deploy.run_openvino import PLACE
 from anomaly.errors import MissingExtraError
 
@@ -87,10 +87,11 @@ def _int8(model: Any, nodes: set[str], frames: Frames) -> Any:
         for op in network.get_ops()
         if op.get_type_name() in _PRODUCTS and not _belongs(op.get_friendly_name(), nodes)
     ]
-    data = nncf.Dataset(list(frames), lambda frame: {INPUT: frame[None]})
+    batches = runs(model, frames)
+    data = nncf.Dataset(batches, lambda batch: {INPUT: batch})
     scope = nncf.IgnoredScope(names=kept, validate=False)
     with contextlib.redirect_stdout(io.StringIO()):  # it draws bars of its own
-        return nncf.quantize(network, data, subset_size=len(frames), ignored_scope=scope)
+        return nncf.quantize(network, data, subset_size=len(batches), ignored_scope=scope)
 
 
 def _belongs(name: str, nodes: set[str]) -> bool:

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from anomaly.deploy.half import to_half
-from anomaly.deploy.onnx import covers, parts
+from anomaly.deploy.onnx import covers, parts, quantised, runs
 from anomaly.deploy.simplify import simplify
 from anomaly.errors import ExportError
 
@@ -125,3 +125,16 @@ def test_outputs_of_a_half_model_stay_float32():
     assert [output.type.tensor_type.elem_type for output in half.graph.output] == [TensorProto.FLOAT]
     assert [output.name for output in half.graph.output] == ["map"]
     assert_equal(simple, half, tolerance=2e-2)
+
+
+@pytest.mark.parametrize(("fixed", "lengths"), [(1, [1] * 5), (0, [1] * 5), (3, [3, 3]), (8, [8])])
+def test_int8_is_calibrated_in_batches_that_the_model_takes(fixed, lengths):
+    model = simplify(preprocessing_model())
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = fixed
+    frames = np.arange(5 * 64, dtype=np.uint8).reshape(5, 1, 8, 8)
+    batches = runs(model, frames)
+    assert [len(batch) for batch in batches] == lengths
+    assert np.array_equal(np.concatenate(batches)[:5], frames)
+    assert np.array_equal(batches[-1][-1], frames[-1])
+    if fixed == 1:
+        assert "QuantizeLinear" in {node.op_type for node in quantised(model, {"conv"}, frames).graph.node}
