@@ -84,7 +84,7 @@ def test_mixtures_are_scored_once(judge, monkeypatch):
     assert torch.equal(blend(kept), first)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(5, 60), st.integers(5, 60), st.integers(1, 12))
 def test_cells_cover_every_pixel_once(height, width, shorter):
     cells = Cells.over((height, width), shorter)
