@@ -36,11 +36,12 @@ def datasets_command(
         read_card(name)
         typer.echo((folder() / f"{name}.md").read_text(encoding="utf-8"))
         return
+    cards = {known: read_card(known) for known in SETS}
     for kind in ("industrial", "medical"):
         typer.echo(f"{kind}:")
-        for known in SETS:
-            card, copy = read_card(known), copy_at_hand(known)
+        for known, card in cards.items():
             if card.kind == kind:
+                copy = copy_at_hand(known)
                 here = f"at hand: {copy[1]}" if copy else "not at hand"
                 typer.echo(f"  {known:16} {shorten(card.licence, 52, placeholder=' ...'):54} {here}")
                 typer.echo(f"  {'':16} {card.source}")

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.errors import DatasetError, ImageFileError
-from anomaly.images import read_image
 from benchmarks.datasets.examples import (
     ANOMALOUS,
     NORMAL,
@@ -142,6 +141,8 @@ def pixels(example: Example) -> NDArray[Any]:
         ImageFileError: the file cannot be read, or is a DICOM file or a volume, which this reader does not read.
     """
     if example.row is None:
+        from anomaly.images import read_image
+
         if example.path.suffix.lower() in _VOLUMES:
             raise ImageFileError(example.path, "is a DICOM file or a volume; export it to PNG or TIFF first")
         return read_image(example.path)

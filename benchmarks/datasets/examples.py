@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.errors import DatasetError, ImageFileError
-from anomaly.images import read_image
 
 NORMAL, ANOMALOUS, UNKNOWN = 0, 1, -1
 """Labels; `UNKNOWN` where the authors keep the answer to themselves, or nobody has looked."""
@@ -77,6 +76,8 @@ def truth(example: Example, height: int, width: int, above_half: bool) -> NDArra
     Raises:
         ImageFileError: a mask cannot be read or has another size than the image.
     """
+    from anomaly.images import read_image
+
     found = np.zeros((height, width), dtype=bool)
     if not (example.masks or example.regions):
         return found if example.label == NORMAL else None
@@ -95,6 +96,13 @@ def truth(example: Example, height: int, width: int, above_half: bool) -> NDArra
             cv2.fillPoly(canvas, [outline], 1)
         found |= canvas > 0
     return found
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Returns the image files of a folder and its subfolders in natural order; empty if there is none."""
+    from anomaly.images.files import images_below  # here, since it loads torch, which listing the sets must not
+
+    return images_below(folder)
 
 
 def require(root: Path, needed: Iterable[str]) -> None:

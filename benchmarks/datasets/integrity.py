@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from anomaly.errors import DatasetError, ImageFileError
-from anomaly.images import IMAGE_SUFFIXES, image_info
 from anomaly.progress import Progress, silent
 from benchmarks.datasets.cards import ANY, counted, read_card
 from benchmarks.datasets.examples import Example, listed
@@ -139,6 +138,8 @@ def _images_of(part: str, have: Mapping[str, int]) -> int:
 
 
 def _check_sizes(found: Checked, examples: list[Example], progress: Progress) -> None:
+    from anomaly.images import IMAGE_SUFFIXES, image_info
+
     files = list(dict.fromkeys(e.path for e in examples if e.path.suffix.lower() in IMAGE_SUFFIXES))
     limits = read_card(found.name).size_limits
     odd: list[str] = []

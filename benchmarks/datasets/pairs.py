@@ -10,8 +10,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 from anomaly.errors import DatasetError
-from anomaly.images import read_image
-from anomaly.images.files import images_below
 from benchmarks.datasets.examples import (
     ANOMALOUS,
     NORMAL,
@@ -20,6 +18,7 @@ from benchmarks.datasets.examples import (
     Example,
     Region,
     box,
+    images_in,
     require,
     require_files,
 )
@@ -48,7 +47,7 @@ def kolektor2(root: Path, category: str) -> list[Example]:
         DatasetError: a folder or a mask is missing.
     """
     require(root, (TRAIN, TEST))
-    images = [p for part in (TRAIN, TEST) for p in images_below(root / part) if not p.stem.endswith("_GT")]
+    images = [p for part in (TRAIN, TEST) for p in images_in(root / part) if not p.stem.endswith("_GT")]
     return _by_mask(root, images, [p.with_name(f"{p.stem}_GT.png") for p in images], [p.parent.name for p in images])
 
 
@@ -126,7 +125,7 @@ def neu_det(root: Path, category: str) -> list[Example]:
         DatasetError: a folder or an annotation is missing, or it is not Pascal VOC.
     """
     require(root, ("IMAGES", "ANNOTATIONS"))
-    images = images_below(root / "IMAGES")
+    images = images_in(root / "IMAGES")
     files = [root / "ANNOTATIONS" / f"{path.stem}.xml" for path in images]
     require_files(root, files, "annotations")
     if not images:
@@ -168,6 +167,8 @@ def _position(stem: str) -> str:
 
 
 def _by_mask(root: Path, images: list[Path], masks: list[Path], splits: list[str]) -> list[Example]:
+    from anomaly.images import read_image
+
     if not images:
         raise DatasetError(f"{root} holds no image of this layout")
     require_files(root, masks, "masks")

@@ -7,8 +7,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from anomaly.errors import DatasetError
-from anomaly.images.files import images_below
-from benchmarks.datasets.examples import ANOMALOUS, NORMAL, TEST, TRAIN, UNKNOWN, VALIDATION, Example, listed, require
+from benchmarks.datasets.examples import (
+    ANOMALOUS,
+    NORMAL,
+    TEST,
+    TRAIN,
+    UNKNOWN,
+    VALIDATION,
+    Example,
+    images_in,
+    listed,
+    require,
+)
 
 Masks = Callable[[Path, Path], tuple[Path, ...]]
 """Called with the folder of the masks of a kind and an image; returns its masks, empty if there is none."""
@@ -68,7 +78,7 @@ def mvtec2(root: Path, category: str) -> list[Example]:
     found += _folder(public / "bad", TEST, category, "bad", public / "ground_truth/bad", _mask_beside)
     for name in ("test_private", "test_private_mixed"):
         if (base / name).is_dir():
-            found += [Example(path, TEST, UNKNOWN, name, category) for path in images_below(base / name)]
+            found += [Example(path, TEST, UNKNOWN, name, category) for path in images_in(base / name)]
     return found
 
 
@@ -150,7 +160,7 @@ def _folder(
     folder: Path, split: str, category: str, kind: str = "good", truth: Path | None = None, masks: Masks | None = None
 ) -> list[Example]:
     """Returns the images of a folder; with `truth`, all of them must have masks there if that folder is there."""
-    images = images_below(folder)
+    images = images_in(folder)
     if not images:
         raise DatasetError(f"{folder} holds no image")
     label = NORMAL if kind == "good" else ANOMALOUS
@@ -174,7 +184,7 @@ def _mask_beside(truth: Path, image: Path) -> tuple[Path, ...]:
 
 def _masks_in_folder(truth: Path, image: Path) -> tuple[Path, ...]:
     folder = truth / image.stem
-    return tuple(images_below(folder)) if folder.is_dir() else ()
+    return tuple(images_in(folder)) if folder.is_dir() else ()
 
 
 def _mask_of_flair(truth: Path, image: Path) -> tuple[Path, ...]:
