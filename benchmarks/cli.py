@@ -7,18 +7,11 @@ import typer
 
 from benchmarks.datasets_cli import audit_command, check_command, datasets_command, download_command
 
-app = typer.Typer(help="Measure this machine: how long a part takes from raw frame to decision.", no_args_is_help=True)
-
-
+app = typer.Typer(help="Measure: latency on this machine, shortcuts and leaks of data sets, public data sets.", no_args_is_help=True)
 app.command("audit")(audit_command)
 app.command("datasets")(datasets_command)
 app.command("check")(check_command)
 app.command("download")(download_command)
-
-
-@app.callback()
-def _callback() -> None:
-    """Keeps `latency` a command of its own, whatever else is here."""
 
 
 @app.command()
