@@ -7,7 +7,9 @@ import typer
 
 from benchmarks.datasets_cli import audit_command, check_command, datasets_command, download_command
 
-app = typer.Typer(help="Measure: latency on this machine, shortcuts and leaks of data sets, public data sets.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure: latency on this machine, shortcuts and leaks of data sets, public data sets.", no_args_is_help=True
+)
 app.command("audit")(audit_command)
 app.command("datasets")(datasets_command)
 app.command("check")(check_command)
