@@ -128,7 +128,7 @@ class PictureFolder:
     def _drawn(self, kind: Kind, inspected: Inspected) -> tuple[str, bytes]:
         assert inspected.image is not None
         if kind == "raw":
-            return _lossless(inspected.image)
+            return lossless(inspected.image)
         assert inspected.map is not None
         assert self._look is not None
         return "png", _overlay(inspected.image, inspected.map, inspected.result, self._look)
@@ -190,8 +190,8 @@ def _name(text: str) -> str:
     return f"{_HARMLESS.sub('_', text)[:_LONGEST].lstrip('.') or 'part'}-{digest}"
 
 
-def _lossless(image: Image) -> tuple[str, bytes]:
-    """The raw frame as PNG; as TIFF where PNG cannot hold it."""
+def lossless(image: Image) -> tuple[str, bytes]:
+    """Encodes a frame without loss: suffix and content of a PNG file; of a TIFF file where PNG cannot hold it."""
     channels = 1 if image.ndim == 2 else image.shape[2]
     if image.dtype in (np.uint8, np.uint16) and channels in (1, 3):
         import cv2

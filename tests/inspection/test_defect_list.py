@@ -1,13 +1,16 @@
 import csv
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from anomaly.calibration import Decision
 from anomaly.errors import SettingError
+from anomaly.images import read_image
 from inspection.cli import app
 from inspection.defect_list import COLUMNS, DefectRow, schema, write_defects
 from inspection.parts import Defect, Inspected, PartResult, Reason
@@ -78,3 +81,19 @@ def test_the_command_lists_the_defects_of_a_store(tmp_path):
     assert len(output.read_text().splitlines()) == 4
     with pytest.raises(SettingError, match=r"must end in \.csv or \.jsonl"):
         write_defects(tmp_path / "d.txt", STORED)
+
+
+def test_crops_are_cut_from_the_stored_frames_at_full_depth(tmp_path):
+    image = np.random.default_rng(0).integers(0, 65535, (60, 80), np.uint16)
+    spot = replace(defect(1, 9.0), box_px=(20, 30, 40, 34))
+    corner = replace(defect(2, 8.0), box_px=(0, 70, 4, 80))
+    settings = ResultsSettings.model_validate({"database": "results.sqlite", "pictures": {"overlay": ()}})
+    with Reporter.open(settings, tmp_path, Run.now(recipe="r", model="m")) as reporter:
+        reporter.report([Inspected(result("a", spot, corner), image=image), Inspected(result("b", defect(1, 5.0)))])
+    arguments = ["defects", str(tmp_path / "results.sqlite"), "-o", str(tmp_path / "d.csv"), "--crops"]
+    done = CliRunner().invoke(app, [*arguments, str(tmp_path / "crops")], catch_exceptions=False)
+    assert "Wrote 2 picture(s) of defects to" in done.output
+    assert "of 1 no raw frame is stored" in done.output
+    first, second = (read_image(path)[..., 0] for path in sorted((tmp_path / "crops").iterdir()))
+    assert np.array_equal(first, image[10:50, 22:42])
+    assert np.array_equal(second, image[0:12, 62:80])
