@@ -28,7 +28,7 @@ class Crops(NamedTuple):
 def write_crops(out: Path, results: Iterable[StoredResult], pictures: Path) -> Crops:
     """Writes one picture per defect, with half its box (8 px at least) around it; depth and channels stay.
 
-    A file is named after the stored frame and the number of the defect on its part: `FRAME-1.png`.
+    A file is named after the stored frame and the number of the defect on its part: `FRAME-1.png` of `FRAME.raw.png`.
 
     Args:
         out: folder; made if it does not exist.
@@ -50,7 +50,7 @@ def write_crops(out: Path, results: Iterable[StoredResult], pictures: Path) -> C
         for defect in defects:
             rows, columns = _around(*defect.box_px[::2]), _around(*defect.box_px[1::2])
             suffix, content = lossless(image[rows, columns])
-            (out / f"{frame.stem}-{defect.id}.{suffix}").write_bytes(content)
+            (out / f"{frame.stem.removesuffix('.raw')}-{defect.id}.{suffix}").write_bytes(content)
             written += 1
     return Crops(written, without_frame)
 
