@@ -178,7 +178,7 @@ def _caption(one: Explained) -> str:
     if one.found is None:
         words = "not judged"
     else:
-        words = f"strongest {100 * MARKED:.0f} % takes away {100 * one.found.removed:.0f} %"
+        words = f"strongest {100 * MARKED:.0f} % takes away {round(100 * one.found.removed)} %"
     return f"{one.title}{' (control)' if one.control else ''}\n{words}"
 
 

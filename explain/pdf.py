@@ -90,7 +90,7 @@ def _summary(about: "About", pictures: Mapping[str, bytes], text: Mapping[str, A
     if text["table"]:
         flow.text("Which explanations to trust", size=11)
     for row in text["table"]:
-        taken = "-" if row["removed"] is None else f"{100 * row['removed']:.0f} %"
+        taken = "-" if row["removed"] is None else f"{round(100 * row['removed'])} %"
         counts = ", ".join(f"{word} for {row[word]}" for word in ("holds", "doubtful", "not judged") if row[word])
         flow.text(
             f"{TITLES[row['method']]}: {counts or 'a control'}; its strongest 4 % takes away {taken} of the anomaly on "
