@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from anomaly.errors import SettingError
 
+_ROUNDING = 1e-9  # a probability that equals the limit but for the last bits does not contradict
+
 
 @dataclass(frozen=True)
 class Share:
@@ -87,7 +89,7 @@ def lot_count(count: int, of: int, lot: int, confidence: float = 0.95) -> tuple[
     _require(count, of, confidence)
     if lot < of:
         raise SettingError.of("lot_count", "lot", f"at least the sample, {of}", lot)
-    tail = (1 - confidence) / 2
+    tail = (1 - confidence) / 2 * (1 - _ROUNDING)
     possible = range(count, lot - of + count + 1)
     # so many are found more often, so few less often, the more there are
     low = bisect_left(possible, True, key=lambda inside: hypergeom.sf(count - 1, lot, inside, of) >= tail)

@@ -22,6 +22,10 @@ def test_effectiveness_of_the_manuals_example():
     assert found.in_words() == "84.0 % (42 of 50; 95 % interval 70.9 % to 92.8 %)"
 
 
+def test_what_is_as_likely_as_the_limit_is_not_contradicted():
+    assert lot_count(0, 1, 40) == (0, 39)  # one of 40 is drawn with a probability of exactly 0.025
+
+
 @given(st.integers(1, 60), st.data())
 def test_a_lot_is_bounded_as_the_hypergeometric_tails_say(lot, data):
     of = data.draw(st.integers(1, lot))
@@ -30,7 +34,7 @@ def test_a_lot_is_bounded_as_the_hypergeometric_tails_say(lot, data):
     kept = [
         inside
         for inside in range(lot + 1)
-        if hypergeom.sf(count - 1, lot, inside, of) >= 0.025 and hypergeom.cdf(count, lot, inside, of) >= 0.025
+        if min(hypergeom.sf(count - 1, lot, inside, of), hypergeom.cdf(count, lot, inside, of)) > 0.025 - 1e-12
     ]
     assert (low, high) == (min(kept), max(kept))
 

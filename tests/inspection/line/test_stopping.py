@@ -40,18 +40,25 @@ def test_a_graceful_stop_finishes_what_is_in_flight():
 
 
 def test_a_stop_reports_as_stopped_what_is_not_judged_in_time():
-    release = threading.Event()
+    release, given = threading.Event(), []
+
+    def source():
+        for one in parts(100):
+            given.append(one.id)
+            yield one
+
     kept, judge = Kept(), Judge(lambda one: release.wait(10))
     settings = settings_of(queue=3, batch=1, part_timeout_ms=10_000.0)
-    line = Line(GivenParts(parts(100)), judge, kept, settings)
+    line = Line(GivenParts(source()), judge, kept, settings)
     thread, ended = in_thread(line.run)
-    wait_until(lambda: line.status().waiting == 3)
+    wait_until(lambda: line.status().waiting == 3 and len(given) == 5)
     line.stop()
     thread.join(5)
     release.set()
     (status,) = ended
     assert isinstance(status, Status)
-    assert status.figures.seen == len(kept.results) == 5  # inspected, three in the queue, one in the source's hand
+    assert status.figures.seen == 5  # inspected, three in the queue, one in the source's hand
+    assert sorted(result.part for result in kept.results) == sorted(given)
     assert {result.reason for result in kept.results} == {Reason.STOPPED}
     assert {result.decision for result in kept.results} == {Decision.NG}
 
