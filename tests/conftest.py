@@ -1,6 +1,7 @@
 """Shapes are checked (jaxtyping + beartype) in every test; development data are found through ANOMALY_SHARED."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,19 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no development data at {folder}; set ANOMALY_SHARED")
     return folder
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs `anomaly` in this process; returns exit status, standard output and standard error."""
+    from anomaly.cli import main
+
+    def called(*arguments):
+        monkeypatch.setattr(sys, "argv", ["anomaly", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        written = capsys.readouterr()
+        return caught.value.code or 0, written.out, written.err
+
+    return called

@@ -1,7 +1,6 @@
 """From old model and new files to a new model, or to a refusal."""
 
 import json
-import sys
 
 import cv2
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 
 from anomaly.artifact import load, save
 from anomaly.calibration import Decision
-from anomaly.cli import main
 from anomaly.detectors.memory_bank import MemoryBankDetector
 from anomaly.detectors.subspace import SubspaceDetector
 from anomaly.errors import ArtifactError, SettingError
@@ -51,19 +49,6 @@ def model(old, tmp_path_factory):
 @pytest.fixture(scope="module")
 def refit(old, data):
     return refit_files(old, list_images([data / "dark"]), plan_like(old, 0.5, None, None), [])
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    def called(*arguments):
-        monkeypatch.setattr(sys, "argv", ["anomaly", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        written = capsys.readouterr()
-        return caught.value.code or 0, written.out, written.err
-
-    return called
 
 
 def test_the_new_calibration_rests_on_the_new_normals_held_out_and_on_nothing_else(old, refit):

@@ -1,6 +1,7 @@
 """Faults of a recipe as lines for people: key path, value, what is allowed."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from anomaly.errors import AnomalyError
 
 _LONGEST = 60
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^\s\"]*@")
 
 
 class RecipeError(AnomalyError):
@@ -67,7 +69,7 @@ def key_path(keys: Iterable[int | str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    text = _PASSWORD.sub(r"\1***@", json.dumps(value, default=str, ensure_ascii=False))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 
 import cv2
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 from anomaly.artifact import load, save
-from anomaly.cli import main
 from anomaly.detectors.subspace import SubspaceDetector
 from anomaly.drift.descriptors import COLOUR, EMBEDDING, GLOBAL, SHIFT, describe, names
 from anomaly.drift.making import ReferenceMaker
@@ -89,19 +87,6 @@ def dimmed(tmp_path_factory):
     images = [defect(image, k) if k % 9 == 4 else image for k, image in enumerate(images)]
     seen = [framed(image) if k < BEFORE else PLANTED["light"](image) for k, image in enumerate(images)]
     return written(tmp_path_factory.mktemp("stream") / "dimmed", seen)
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    def called(*arguments):
-        monkeypatch.setattr(sys, "argv", ["anomaly", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out = capsys.readouterr()
-        return caught.value.code or 0, out.out, out.err
-
-    return called
 
 
 @pytest.mark.parametrize(("kind", "number"), [("lens", "sharpness"), ("camera", "shift across")])

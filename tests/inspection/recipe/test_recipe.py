@@ -33,6 +33,12 @@ def faults(text):
     return caught.value.faults
 
 
+def test_a_password_in_a_url_is_not_repeated_in_the_error():
+    (fault,) = faults(LEAST + '\n[results]\ndatabase = "postgresql://line:s3cr:e@t@host/results"\n')
+    assert "s3cr" not in fault
+    assert "e@t" not in fault
+
+
 def test_what_a_recipe_leaves_out_has_its_default():
     recipe = read(LEAST)
     assert recipe.thresholds.review_rate == 0.10
