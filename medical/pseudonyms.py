@@ -1,6 +1,7 @@
 """Names that tell nothing: a keyed hash in the place of UIDs and patient identifiers, in logs and file names.
 
-Without the key a pseudonym cannot be traced back, not even by trying all identifiers (HMAC-SHA256, RFC 2104).
+Without the key a pseudonym cannot be traced back, not even by trying all identifiers (HMAC-SHA256, RFC 2104, with a
+key of its own that is derived from the site's).
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import os
 from pathlib import Path
 
 from anomaly.errors import SettingError
+from medical.privacy.keys import derived
 
 KEY_VARIABLE = "ANOMALY_MEDICAL_KEY"
 """Environment variable with the key of pseudonyms and of encryption: 64 hexadecimal digits (256 bits)."""
@@ -25,7 +27,7 @@ class Pseudonyms:
         """
         if len(key) != 32:
             raise SettingError.of("Pseudonyms", "key", "32 bytes", f"{len(key)} bytes")
-        self._key = key
+        self._key = derived(key, "pseudonyms")
 
     def of(self, identifier: str) -> str:
         """Returns 16 hexadecimal digits."""

@@ -1,0 +1,1 @@
+"""Privacy: encryption, logs without patient data, audit trail, de-identification."""
