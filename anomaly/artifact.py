@@ -8,7 +8,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -30,7 +30,7 @@ _KEYS = {
     "format", "schema", "detector", "settings", "description", "calibration", "map_calibration", "training", "versions",
     "tensors_sha256",
 }  # fmt: skip
-_LATER = {"reference", "storage"}
+_LATER = {"reference", "storage", "extensions"}
 """Keys that models of earlier versions lack."""
 
 
@@ -81,6 +81,7 @@ class Artifact:
         training: what it was trained on.
         reference: calibration normals that later input is compared with; None in models of earlier versions.
         storage: which weights the file holds in fewer bits; None for all as they are.
+        extensions: name of a frontend -> what it keeps with the model, JSON-able; the core carries it unread.
     """
 
     scorer: Scorer
@@ -89,6 +90,7 @@ class Artifact:
     training: Training
     reference: Reference | None = None
     storage: Storage | None = None
+    extensions: Mapping[str, Any] = field(default_factory=dict)
 
     def provenance(self) -> dict[str, str]:
         """Returns rows for people: what this model is and where it comes from."""
@@ -162,6 +164,7 @@ def load(path: Path) -> Artifact:
             training=Training(**manifest["training"]),
             reference=Reference.from_dict(manifest["reference"]) if "reference" in manifest else None,
             storage=storage,
+            extensions=manifest.get("extensions", {}),
         )
     except (AnomalyError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: the manifest does not describe a complete model: {error}") from error
@@ -186,6 +189,7 @@ def _manifest(artifact: Artifact, tensors: Mapping[str, Tensor]) -> dict[str, An
     later = {"reference": artifact.reference, "storage": artifact.storage}
     return {
         **{name: value.to_dict() for name, value in later.items() if value},
+        **({"extensions": artifact.extensions} if artifact.extensions else {}),
         "format": FORMAT,
         "schema": SCHEMA,
         "detector": detector.name,

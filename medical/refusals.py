@@ -49,6 +49,7 @@ class Reason(StrEnum):
     OUT_OF_DISTRIBUTION = "OUT_OF_DISTRIBUTION"
     # the study
     NOTHING_TO_ANALYSE = "NOTHING_TO_ANALYSE"
+    FAILED = "FAILED"
 
 
 @dataclass(frozen=True)
