@@ -3,7 +3,6 @@
 import json
 import sys
 from contextlib import nullcontext
-from dataclasses import fields
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +19,6 @@ from anomaly.refit_cli import refit_command
 from anomaly.selfcheck_cli import selfcheck_command
 
 if TYPE_CHECKING:
-    from anomaly.detector import Detector
     from anomaly.errors import ImageFileError
     from anomaly.fitting import Plan
 
@@ -82,22 +80,19 @@ def fit(
         anomaly fit scans/ -o scans.safetensors --manifest scans.csv --group patient_id
     """
     from anomaly.artifact import save
-    from anomaly.catalog import build, detector_class
     from anomaly.fitting import few_images_note, fit_files
     from anomaly.images import infer_input
+    from anomaly.options import DetectorOptions, two_numbers
     from anomaly.progress import bars, silent
     from anomaly.training import joined
 
     if output.suffix != ".safetensors":
         raise SettingError(f"--output must end in .safetensors; got {output.name!r}")
     paths = _normal_images(folder)
-    low_high = _numbers("--value-range", value_range, ",", float)
-    height_width = _numbers("--size", size, "x", int)
+    low_high = two_numbers("--value-range", value_range, ",", float)
+    height_width = two_numbers("--size", size, "x", int)
     spec = infer_input(paths, height_width, _choice("--resize", resize, ("pad", "stretch")), low_high)
-    chosen = {name: _json_or_text(value) for name, value in map(_assignment, settings or [])}
-    cls = detector_class(detector)
-    network = _network(cls, backbone, [layer for layer in layers.split(",") if layer], weights)
-    detector_settings = build(cls, {"input": spec, "seed": seed, **network} | chosen)
+    detector_settings = DetectorOptions(detector, backbone, layers, weights, settings or [], seed).build(spec)
     failures: list[ImageFileError] = []
     plan = _plan(hold_out, manifest, group, ng_rate, review_rate)
     with joined() as (rank, _), bars() if rank == 0 else nullcontext(silent) as progress:
@@ -252,25 +247,6 @@ def main() -> None:
         sys.exit(EXIT_ERROR)
 
 
-def _network(cls: "type[Detector]", backbone: str, layers: list[str], weights: Path | None) -> dict[str, Any]:
-    """Returns the settings that say which network a detector builds on; models of anomalib name theirs in arguments."""
-    file = str(weights) if weights else None
-    if "backbone" in {field.name for field in fields(cls)}:
-        return {"backbone": {"name": backbone, "layers": layers, "weights": file}}
-    if layers or backbone != "bundled":
-        example = '--set arguments={"backbone":"resnet18"}'
-        raise SettingError(f"{cls.name} takes no --backbone and no --layers, but e.g. {example} and --weights FILE")
-    return {"weights": file}
-
-
-def _json_or_text(value: str) -> Any:
-    """Reads a value as JSON (numbers, true, [1, 2]); what is no JSON is text."""
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
-
-
 def _normal_images(folder: Path) -> list[Path]:
     from anomaly.images import find_dataset, list_images
 
@@ -290,27 +266,10 @@ def _plan(hold_out: float, manifest: Path | None, group: str, ng_rate: float, re
     return Plan(fraction=hold_out, groups=groups, unit=group or None, ng_rate=ng_rate, review_rate=review_rate)
 
 
-def _numbers(option: str, text: str, separator: str, number: type[Any]) -> Any:
-    if not text:
-        return None
-    try:
-        first, second = text.lower().split(separator)
-        return number(first), number(second)
-    except ValueError:
-        raise SettingError(f"{option} must be two numbers, like 1{separator}2; got {text!r}") from None
-
-
 def _choice(option: str, value: str, allowed: tuple[str, ...]) -> Any:
     if value not in allowed:
         raise SettingError(f"{option} must be one of {', '.join(allowed)}; got {value!r}")
     return value
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise SettingError(f"--set must be name=value; got {text!r}")
-    return name, value
 
 
 def _failed(failures: "list[ImageFileError]") -> list[dict[str, str]]:

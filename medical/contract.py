@@ -135,7 +135,8 @@ class Contract:
         if set(data) != {field.name for field in fields(cls)}:
             raise ArtifactError(f"the stored input contract is damaged: it holds {sorted(data)}")
         try:
-            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+            return cls(**values)
         except SettingError as error:
             raise ArtifactError(f"the stored input contract is damaged: {error}") from error
 
@@ -167,14 +168,15 @@ def learned(
         for name, _, value_of in _HEADER:
             studies[name].setdefault(value_of(instance), set()).add(study)
     total = len({study for study, _ in listed})
-    sets: dict[str, Any] = {
-        name: _common({v: len(s) for v, s in found.items()}, total) for name, found in studies.items()
-    }
+    sets = {name: _common({v: len(s) for v, s in found.items()}, total) for name, found in studies.items()}
     distances = [d for _, i in listed if i.spacing for d in (i.spacing.rows, i.spacing.columns)]
     complete = all(instance.spacing for _, instance in listed)
     return Contract(
         geometry=geometry,
-        **sets,
+        modalities=sets["modalities"],
+        body_parts=sets["body_parts"],
+        views=sets["views"],
+        ages=sets["ages"],
         spacing=_range(distances) if complete else None,
         thickness=_range(list(thickness)),
         unit=unit,
