@@ -1,0 +1,127 @@
+"""What is read: SOP classes (PS3.4 B.5) and transfer syntaxes (PS3.5 section 10), each with its one decoder."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Use = Literal["image", "slice", "frames", "multiframe volume"]
+"""What objects of a class can be analysed as: one image; a slice, alone or in the volume of its series; images one by
+one; a volume in one object, or its frames one by one."""
+
+
+@dataclass(frozen=True)
+class SopClass:
+    """A class of objects.
+
+    Attributes:
+        name: for people.
+        use: what its objects can be analysed as; None where they are refused.
+    """
+
+    name: str
+    use: Use | None = None
+
+
+_STORAGE = "1.2.840.10008.5.1.4.1.1"
+SOP_CLASSES = {
+    f"{_STORAGE}.1": SopClass("Computed Radiography", "image"),
+    f"{_STORAGE}.1.1": SopClass("Digital X-Ray, for presentation", "image"),
+    f"{_STORAGE}.1.1.1": SopClass("Digital X-Ray, for processing", "image"),
+    f"{_STORAGE}.1.2": SopClass("Mammography, for presentation", "image"),
+    f"{_STORAGE}.1.2.1": SopClass("Mammography, for processing", "image"),
+    f"{_STORAGE}.2": SopClass("CT", "slice"),
+    f"{_STORAGE}.2.1": SopClass("Enhanced CT", "multiframe volume"),
+    f"{_STORAGE}.2.2": SopClass("Legacy Converted Enhanced CT", "multiframe volume"),
+    f"{_STORAGE}.4": SopClass("MR", "slice"),
+    f"{_STORAGE}.4.1": SopClass("Enhanced MR", "multiframe volume"),
+    f"{_STORAGE}.4.4": SopClass("Legacy Converted Enhanced MR", "multiframe volume"),
+    f"{_STORAGE}.3.1": SopClass("Ultrasound Multi-frame", "frames"),
+    f"{_STORAGE}.6.1": SopClass("Ultrasound", "image"),
+    f"{_STORAGE}.7": SopClass("Secondary Capture", "frames"),
+    f"{_STORAGE}.7.2": SopClass("Multi-frame Grayscale Byte Secondary Capture", "frames"),
+    f"{_STORAGE}.7.3": SopClass("Multi-frame Grayscale Word Secondary Capture", "frames"),
+    f"{_STORAGE}.7.4": SopClass("Multi-frame True Color Secondary Capture", "frames"),
+    f"{_STORAGE}.20": SopClass("Nuclear Medicine", "frames"),
+    # refused: known by name, so that people read what they are
+    "1.2.840.10008.1.3.10": SopClass("Media Storage Directory"),
+    f"{_STORAGE}.7.1": SopClass("Multi-frame Single Bit Secondary Capture"),
+    f"{_STORAGE}.11.1": SopClass("Grayscale Presentation State"),
+    f"{_STORAGE}.12.1": SopClass("X-Ray Angiography"),
+    f"{_STORAGE}.12.2": SopClass("X-Ray Radiofluoroscopy"),
+    f"{_STORAGE}.13.1.3": SopClass("Breast Tomosynthesis"),
+    f"{_STORAGE}.30": SopClass("Parametric Map"),
+    f"{_STORAGE}.66": SopClass("Raw Data"),
+    f"{_STORAGE}.66.1": SopClass("Spatial Registration"),
+    f"{_STORAGE}.66.4": SopClass("Segmentation"),
+    f"{_STORAGE}.66.7": SopClass("Label Map Segmentation"),
+    f"{_STORAGE}.77.1.6": SopClass("Whole Slide Microscopy"),
+    f"{_STORAGE}.88.11": SopClass("Basic Text SR"),
+    f"{_STORAGE}.88.22": SopClass("Enhanced SR"),
+    f"{_STORAGE}.88.33": SopClass("Comprehensive SR"),
+    f"{_STORAGE}.88.34": SopClass("Comprehensive 3D SR"),
+    f"{_STORAGE}.88.59": SopClass("Key Object Selection"),
+    f"{_STORAGE}.88.67": SopClass("X-Ray Radiation Dose SR"),
+    f"{_STORAGE}.91.1": SopClass("Microscopy Annotations"),
+    f"{_STORAGE}.104.1": SopClass("Encapsulated PDF"),
+    f"{_STORAGE}.128": SopClass("PET"),
+    f"{_STORAGE}.481.1": SopClass("RT Image"),
+    f"{_STORAGE}.481.2": SopClass("RT Dose"),
+    f"{_STORAGE}.481.3": SopClass("RT Structure Set"),
+    f"{_STORAGE}.481.5": SopClass("RT Plan"),
+}
+HU_CLASSES = {f"{_STORAGE}.2", f"{_STORAGE}.2.1", f"{_STORAGE}.2.2"}
+CT_CLASS = f"{_STORAGE}.2"
+DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
+PROJECTION_CLASSES = {f"{_STORAGE}.{tail}" for tail in ("1", "1.1", "1.1.1", "1.2", "1.2.1")}
+
+
+@dataclass(frozen=True)
+class TransferSyntax:
+    """How an object is encoded.
+
+    Attributes:
+        name: for people, short.
+        plugin: of pydicom, which alone decodes it; None for native pixels.
+        codestream: family of the compressed frames: "JPEG", "JPEG-LS", "JPEG 2000" or "RLE"; None for native pixels.
+    """
+
+    name: str
+    plugin: str | None = None
+    codestream: str | None = None
+
+
+IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+_COMPRESSED = "1.2.840.10008.1.2.4"
+TRANSFER_SYNTAXES = {
+    IMPLICIT: TransferSyntax("implicit LE"),
+    EXPLICIT: TransferSyntax("explicit LE"),
+    DEFLATED: TransferSyntax("deflated"),
+    BIG_ENDIAN: TransferSyntax("explicit BE"),
+    "1.2.840.10008.1.2.5": TransferSyntax("RLE", "pylibjpeg", "RLE"),
+    f"{_COMPRESSED}.50": TransferSyntax("JPEG baseline", "pillow", "JPEG"),
+    JPEG_EXTENDED: TransferSyntax("JPEG extended", "imagecodecs", "JPEG"),
+    f"{_COMPRESSED}.57": TransferSyntax("JPEG lossless", "gdcm", "JPEG"),
+    f"{_COMPRESSED}.70": TransferSyntax("JPEG lossless SV1", "gdcm", "JPEG"),
+    f"{_COMPRESSED}.80": TransferSyntax("JPEG-LS lossless", "pyjpegls", "JPEG-LS"),
+    f"{_COMPRESSED}.81": TransferSyntax("JPEG-LS near-lossless", "pyjpegls", "JPEG-LS"),
+    f"{_COMPRESSED}.90": TransferSyntax("JPEG 2000 lossless", "pylibjpeg", "JPEG 2000"),
+    f"{_COMPRESSED}.91": TransferSyntax("JPEG 2000", "pylibjpeg", "JPEG 2000"),
+    f"{_COMPRESSED}.201": TransferSyntax("HTJ2K lossless", "pylibjpeg", "JPEG 2000"),
+    f"{_COMPRESSED}.202": TransferSyntax("HTJ2K lossless RPCL", "pylibjpeg", "JPEG 2000"),
+    f"{_COMPRESSED}.203": TransferSyntax("HTJ2K", "pylibjpeg", "JPEG 2000"),
+}
+
+
+def class_name(uid: str | None) -> str:
+    """Returns the name of a SOP class, "private or unknown class" where it has none here, "" where it is missing."""
+    if not uid:
+        return ""
+    return SOP_CLASSES[uid].name if uid in SOP_CLASSES else "private or unknown class"
+
+
+def syntax_name(uid: str | None) -> str:
+    """Returns the short name of a transfer syntax, as `class_name` does."""
+    if not uid:
+        return ""
+    return TRANSFER_SYNTAXES[uid].name if uid in TRANSFER_SYNTAXES else "not supported"

@@ -1,0 +1,203 @@
+"""Paths -> studies: every file below them is read to its header, and is in the inventory once, taken or refused."""
+
+import shutil
+import tempfile
+import weakref
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from anomaly.progress import Progress, silent
+from medical.objects import Instance, RefusedFile, Series, Spacing, Study
+from medical.pseudonyms import Pseudonyms
+from medical.reading.finding import Candidate, find
+from medical.reading.limits import Limits
+from medical.reading.process import Worker
+from medical.reading.series import Planes, as_series, planes_of
+from medical.refusals import Reason, Refusal, RefusedError
+
+_NOBODY = {"", "0", "ANON", "ANONYM", "ANONYMISED", "ANONYMIZED", "ANONYMOUS", "N/A", "NA", "NONE", "NULL", "UNKNOWN"}
+"""Patient identifiers that stand for no particular patient."""
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of an inventory.
+
+    Attributes:
+        name: for people: relative to the path that was given; "archive.zip!member" for a file in an archive.
+        about: what its header says: sop_class, transfer_syntax, modality, rows, columns, frames; None where unknown.
+        found: the instance, or why it was refused.
+    """
+
+    name: str
+    about: dict[str, Any]
+    found: Instance | RefusedFile
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What lies below some paths; a context manager, because archives are unpacked to a folder that it removes.
+
+    Attributes:
+        studies: all studies of which an object could be identified, with what was refused of them.
+        refused: files of no known study.
+        files: every file, in the order in which they were found.
+    """
+
+    studies: tuple[Study, ...]
+    refused: tuple[RefusedFile, ...]
+    files: tuple[FileEntry, ...]
+    _remove: Any = field(default=None, repr=False, compare=False)
+
+    def __enter__(self) -> "Inventory":
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Removes what was unpacked."""
+        self.close()
+
+    def close(self) -> None:
+        """Removes what was unpacked; happens at the end of the process at the latest."""
+        if self._remove is not None:
+            self._remove()
+
+
+@dataclass
+class _Taking:
+    """What has been found so far."""
+
+    pseudonyms: Pseudonyms
+    files: list[FileEntry] = field(default_factory=list)
+    paths: set[Path] = field(default_factory=set)
+    uids: set[str] = field(default_factory=set)
+    patients: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    planes: dict[str, Planes] = field(default_factory=dict)
+
+    def add(self, candidate: Candidate, worker: Worker) -> None:
+        resolved = candidate.path.resolve()
+        if resolved in self.paths:
+            self.refuse(candidate, Refusal(Reason.DUPLICATE_OBJECT, "the same file was listed before"))
+            return
+        self.paths.add(resolved)
+        try:
+            answer, _ = worker.ask("header", candidate.path)
+        except RefusedError as error:
+            about = getattr(error, "about", {})
+            study = about.get("study")
+            if study is not None:
+                self.patients[study].add(self._patient(about["patient"], study))
+            self.refuse(candidate, error.refusal, about, study)
+            return
+        instance = _instance(candidate.path, answer["instance"])
+        about = {name: getattr(instance, name) for name in _ABOUT}
+        self.patients[instance.study].add(self._patient(answer["patient"], instance.study))
+        if instance.uid in self.uids:
+            words = "another file holds an object of the same SOP Instance UID; the one found first is taken"
+            self.refuse(candidate, Refusal(Reason.DUPLICATE_OBJECT, words), about, instance.study)
+            return
+        self.uids.add(instance.uid)
+        if answer["planes"] is not None:
+            self.planes[instance.uid] = planes_of(instance, answer["planes"])
+        self.files.append(FileEntry(candidate.name, about, instance))
+
+    def refuse(
+        self, candidate: Candidate, refusal: Refusal, about: dict[str, Any] | None = None, study: str | None = None
+    ) -> None:
+        known = {name: (about or {}).get(name) for name in _ABOUT}
+        self.files.append(FileEntry(candidate.name, known, RefusedFile(candidate.path, refusal, study)))
+
+    def _patient(self, patient: Sequence[str], study: str) -> str:
+        """A key of the patient; of the study where the identifier stands for nobody: unknown patients are not one."""
+        issuer, identifier = patient
+        nobody = identifier in _NOBODY or set(identifier) <= set("0X-?* ")
+        return self.pseudonyms.of(f"study|{study}" if nobody else f"patient|{issuer}|{identifier}")
+
+    def studies(self) -> tuple[tuple[Study, ...], tuple[RefusedFile, ...], tuple[FileEntry, ...]]:
+        """Groups what was found; the objects of a study that names several patients are all refused."""
+        files = tuple(self._one_patient(entry) for entry in self.files)
+        taken: dict[str, dict[str, list[Instance]]] = {study: defaultdict(list) for study in self.patients}
+        refused: dict[str | None, list[RefusedFile]] = defaultdict(list)
+        for entry in files:
+            if isinstance(entry.found, Instance):
+                taken[entry.found.study][entry.found.series].append(entry.found)
+            else:
+                refused[entry.found.study].append(entry.found)
+        studies = tuple(
+            Study(uid, min(self.patients[uid]), tuple(map(self._series, series.values())), tuple(refused.pop(uid, ())))
+            for uid, series in taken.items()
+        )
+        return studies, tuple(one for some in refused.values() for one in some), files
+
+    def _one_patient(self, entry: FileEntry) -> FileEntry:
+        if not isinstance(entry.found, Instance) or len(self.patients[entry.found.study]) == 1:
+            return entry
+        count = len(self.patients[entry.found.study])
+        refusal = Refusal(Reason.HEADER, f"the objects of its study name {count} different patients")
+        return FileEntry(entry.name, entry.about, RefusedFile(entry.found.path, refusal, entry.found.study))
+
+    def _series(self, instances: list[Instance]) -> Series:
+        planes = self.planes.get(instances[0].uid) if len(instances) == 1 else None
+        return as_series(instances, planes)
+
+
+_ABOUT = ("sop_class", "transfer_syntax", "modality", "rows", "columns", "frames")
+
+
+def take_inventory(
+    paths: Sequence[Path], pseudonyms: Pseudonyms, progress: Progress = silent, limits: Limits | None = None
+) -> Inventory:
+    """Finds and checks all DICOM objects below some paths, without decoding pixels.
+
+    Args:
+        paths: files, folders, DICOMDIRs and ZIP archives.
+        pseudonyms: make the keys of patients.
+        progress: told of every file.
+        limits: of files, headers and archives.
+
+    Returns:
+        The inventory, to be closed after its pixels were read.
+
+    Raises:
+        SettingError: a path does not exist.
+        AnomalyError: the reading process does not start.
+    """
+    limits = limits or Limits()
+    folder = Path(tempfile.mkdtemp(prefix="anomaly-dicom-"))
+    taking = _Taking(pseudonyms)
+    try:
+        with Worker(limits) as worker:
+            found = list(find(paths, worker, limits, folder))
+            advance = progress("Reading headers", len(found))
+            for one in found:
+                if isinstance(one, Candidate):
+                    taking.add(one, worker)
+                else:
+                    taking.files.append(FileEntry(one[1], dict.fromkeys(_ABOUT), one[0]))
+                advance(1)
+        inventory = Inventory(*taking.studies())
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    object.__setattr__(inventory, "_remove", weakref.finalize(inventory, shutil.rmtree, folder, ignore_errors=True))
+    return inventory
+
+
+def _instance(path: Path, fields: dict[str, Any]) -> Instance:
+    spacing, orientation, position = fields["spacing"], fields["orientation"], fields["position"]
+    return Instance(
+        **fields
+        | {
+            "path": path,
+            "image_type": tuple(fields["image_type"]),
+            "spacing": None if spacing is None else Spacing(*spacing),
+            "orientation": None if orientation is None else tuple(orientation),
+            "position": None if position is None else tuple(position),
+        }
+    )
