@@ -1,0 +1,1 @@
+"""The commands `anomaly triage ...`, one file for each."""

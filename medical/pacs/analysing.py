@@ -1,0 +1,106 @@
+"""The part of the service that analyses: takes the study that waits longest, stores results or the cause of none."""
+
+import threading
+from pathlib import Path
+
+from medical.pacs.analysis import AnalysisProcess, AnalysisResult, AnalysisStopped
+from medical.pacs.errors import AnalysisError, ObjectError, SpoolError
+from medical.pacs.headers import Header, read_header
+from medical.pacs.journal import Journal, words_of
+from medical.pacs.queue import Job, Queue, ResultFile
+from medical.pacs.settings import PacsSettings
+from medical.pacs.spool import Spool
+from medical.pacs.states import Cause
+
+IDLE_SECONDS = 0.5
+
+
+class Analysing:
+    """Analyses one study after the other."""
+
+    def __init__(
+        self, settings: PacsSettings, queue: Queue, spool: Spool, process: AnalysisProcess, journal: Journal
+    ) -> None:
+        """Keeps its parts."""
+        self._settings, self._queue, self._spool = settings, queue, spool
+        self._process, self._journal = process, journal
+
+    def run(self, news: threading.Event, stopping: threading.Event, analysed: threading.Event) -> None:
+        """Analyses until the service stops.
+
+        Args:
+            news: set when an object has come.
+            stopping: set when the service stops.
+            analysed: is set when there are results to deliver.
+        """
+        while not stopping.is_set():
+            news.clear()
+            if self.step():
+                analysed.set()
+            else:
+                news.wait(IDLE_SECONDS)
+        self._process.close()
+
+    def step(self) -> bool:
+        """Completes studies and makes one attempt to analyse one; False if none waits."""
+        for study in self._queue.complete(int(self._settings.complete_after_seconds * 1e6)):
+            self._journal.note("complete", study=study)
+        job = self._queue.claim()
+        if job is None:
+            return False
+        try:
+            self._attempt(job)
+        except AnalysisStopped:
+            self._queue.put_back(job)
+        except SpoolError as error:
+            self._queue.failed(job.revision, Cause.SPOOL_DAMAGED, str(error))
+            self._journal.note("failed", study=job.study, cause=Cause.SPOOL_DAMAGED, error=str(error))
+        except AnalysisError as error:
+            self._ended(job, error.cause, error.detail)
+        except Exception as error:  # the service lives on; the study is tried again, or not analysed
+            self._ended(job, Cause.ANALYSER_ERROR, words_of(error))
+        return True
+
+    def _attempt(self, job: Job) -> None:
+        self._journal.note("analysing", study=job.study, count=len(job.files), attempt=job.attempt)
+        with self._spool.private_folder() as out:
+            with self._spool.lent(job.files) as files:
+                result = self._process.run(files, out)
+            made = self._made(result)
+            placed = [(self._spool.prepare(file, one.name), one.name) for file, one in made]
+            destinations = [destination.name for destination in self._settings.destinations]
+
+            def place(study: str) -> None:
+                for prepared, name in placed:
+                    self._spool.place(prepared, study, name)
+
+            try:
+                files_of = [one for _, one in made]
+                kept = self._queue.analysed(job, result.outcome_status, result.summary, files_of, destinations, place)
+            finally:
+                for prepared, _ in placed:
+                    prepared.unlink(missing_ok=True)
+        outcome = result.outcome_status if kept else "superseded by a late object"
+        self._journal.note("analysed", study=job.study, count=len(made), outcome=outcome)
+
+    def _made(self, result: AnalysisResult) -> list[tuple[Path, ResultFile]]:
+        made, seen = [], set()
+        for file in result.files_to_send:
+            try:
+                header: Header = read_header(file)
+            except (ObjectError, OSError) as error:
+                raise AnalysisError(Cause.ANALYSER_RESULT, f"a result cannot be sent: {words_of(error)}") from None
+            if header.uid in seen:
+                raise AnalysisError(Cause.ANALYSER_RESULT, "two results have the same SOP Instance UID")
+            seen.add(header.uid)
+            made.append((file, ResultFile(header, f"{self._spool.pseudonyms.of(header.uid)}.dcm")))
+        return made
+
+    def _ended(self, job: Job, cause: Cause, detail: str) -> None:
+        pause = self._settings.retries.first_seconds * 2 ** (job.attempt - 1)
+        longest = self._settings.retries.longest_seconds
+        attempts = self._settings.analysis.attempts
+        state = self._queue.not_analysed(job, cause, detail, attempts, int(min(pause, longest) * 1e6))
+        self._journal.note(
+            "no result", study=job.study, cause=cause, error=detail, attempt=job.attempt, state=state.value
+        )
