@@ -48,12 +48,15 @@ class DetectorOptions(NamedTuple):
         """Returns the settings that say which network it builds on; models of anomalib name theirs in arguments."""
         file = str(self.weights) if self.weights else None
         layers = [layer for layer in self.layers.split(",") if layer]
-        if "backbone" in {field.name for field in fields(cls)}:
+        names = {field.name for field in fields(cls)}
+        if "backbone" in names:
             return {"backbone": {"name": self.backbone, "layers": layers, "weights": file}}
         if layers or self.backbone != "bundled":
             example = '--set arguments={"backbone":"resnet18"}'
             raise SettingError(f"{cls.name} takes no --backbone and no --layers, but e.g. {example} and --weights FILE")
-        return {"weights": file}
+        if file and "weights" not in names:
+            raise SettingError(f"{cls.name} builds on no pretrained weights, so it takes no --weights")
+        return {"weights": file} if "weights" in names else {}
 
 
 def two_numbers(option: str, text: str, separator: str, number: type[Any]) -> Any:

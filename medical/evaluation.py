@@ -8,7 +8,6 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +99,8 @@ def read_cases(worklist: Path, labels: Path, by: str = "") -> list[Case]:
     named = {row["study"]: row for row in known}
     if set(named) != set(rows):
         raise DatasetError(
-            f"{len(set(rows) - set(named))} studies of the worklist have no label, {len(set(named) - set(rows))} labels "
-            "have no study in the worklist; every study needs one of each, else the figures would flatter"
+            f"{len(set(rows) - set(named))} studies of the worklist have no label, {len(set(named) - set(rows))} labels have "
+            "no study in the worklist; every study needs both, else the figures would flatter"
         )
     shortcuts = [name for name in known[0] if name not in needed and all(_is_number(row[name]) for row in known)]
     return [_case(row, named[uid], by, shortcuts) for uid, row in rows.items()]
@@ -144,7 +143,7 @@ def _figures(cases: Sequence[Case], seed: int) -> dict[str, Any]:
     if len(set(labels.tolist())) < 2:
         return {"auroc": None, "sensitivity_at_90_specificity": None}
     found: dict[str, Any] = {}
-    for name, metric in (("auroc", auroc), ("sensitivity_at_90_specificity", partial(sensitivity_at))):
+    for name, metric in (("auroc", auroc), ("sensitivity_at_90_specificity", sensitivity_at)):
         low, high = bootstrap_interval(metric, scores, labels, seed=seed)
         found[name] = {"value": metric(scores, labels), "low": low, "high": high}
     return found

@@ -1,0 +1,93 @@
+"""The command `anomaly triage run`: studies -> worklist, and DICOM results where they are asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from medical.outcome import Priority
+
+EXIT_SOME_FAILED = 1
+
+
+def run_command(
+    model: Annotated[Path, typer.Argument(help="Model that `anomaly triage fit` wrote.")],
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files, folders, DICOMDIR or ZIP archives.")],
+    out: Annotated[Path, typer.Option(help="Folder for worklist.html, worklist.csv, worklist.json and dicom/.")],
+    dicom: Annotated[bool, typer.Option("--dicom", help="Also write results as DICOM objects, into dicom/.")] = False,
+    with_heatmaps: Annotated[
+        bool, typer.Option("--with-heatmaps", help="Mark regions: thumbnails, segmentations, parametric maps.")
+    ] = False,
+    priorities: Annotated[
+        Path | None, typer.Option(help="CSV (study,priority) of the site's priorities; else the objects say them.")
+    ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="Key of pseudonyms; default: ANOMALY_MEDICAL_KEY, else one of this run.")
+    ] = None,
+) -> None:
+    """Sort studies by how rare they look among normal ones. Priorities are raised, never lowered.
+
+    A study that is not flagged is not thereby normal. What could not be analysed keeps the site's priority and says
+    why. Research use, not a medical device.
+
+    Exit status: 0 done; 1 done, but some objects were not analysed (the worklist says which and why); 2 not done.
+
+    Examples:
+        anomaly triage run chest.safetensors incoming/ --out worklist
+
+        anomaly triage run chest.safetensors incoming/ --out worklist --dicom --with-heatmaps
+    """
+    from datetime import datetime
+
+    from anomaly.progress import bars
+    from medical.commands.shared import pseudonyms_of, say_refused
+    from medical.model import TriageModel
+    from medical.reading import PixelReader, take_inventory
+    from medical.running import Run
+    from medical.triage import Triage
+    from medical.worklist import About, write_worklist
+
+    triage_model = TriageModel.load(model)
+    known = _priorities(priorities) if priorities else {}
+    pseudonyms = pseudonyms_of(key_file)
+    run = Run(out, triage_model, pseudonyms, dicom=dicom, with_heatmaps=with_heatmaps)
+    with bars() as progress, PixelReader() as reader:
+        inventory = take_inventory(paths, pseudonyms, progress)
+        triage = Triage(triage_model, reader, pseudonyms, keep_maps=with_heatmaps, priorities=known.get)
+        advance = progress("analysing studies", len(inventory.studies))
+        for outcome in triage.outcomes(inventory.studies):
+            run.add(outcome)
+            advance(1)
+    about = About(triage_model.algorithm(), triage_model.artifact.calibration, datetime.now().astimezone())
+    written = write_worklist(run.outcomes, out, about, run.pictures or None)
+    flagged = sum(outcome.flagged for outcome in run.outcomes)
+    silent = sum(outcome.refusal is not None for outcome in run.outcomes)
+    typer.echo(
+        f"{len(run.outcomes)} studies: {flagged} flagged, {silent} not analysed. Open {written.html} in a browser."
+    )
+    if run.objects:
+        typer.echo(f"{run.objects} DICOM result(s) in {out / 'dicom'}.")
+    refused = [*inventory.refused, *(one for outcome in run.outcomes for one in outcome.refused)]
+    say_refused(refused)
+    if refused:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _priorities(path: Path) -> Mapping[str, Priority]:
+    import csv
+
+    from anomaly.errors import DatasetError
+    from medical.outcome import Priority
+
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        return {row["study"]: Priority(row["priority"].upper()) for row in rows}
+    except (OSError, KeyError, ValueError, AttributeError) as error:
+        allowed = ", ".join(Priority)
+        raise DatasetError(f"{path} must be a CSV with the columns study and priority ({allowed}): {error}") from error
