@@ -184,7 +184,14 @@ def _place(path: str, line: int | None) -> str:
     return f"{name}:{line}" if loaded else WITHHELD
 
 
-def _warned(message: object, category: type[Warning], filename: str, lineno: int, *more: object) -> None:
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     record = logging.LogRecord("warnings", logging.WARNING, filename, lineno, "", None, None)
     logging.getLogger().handle(record)
 
