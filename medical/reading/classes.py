@@ -114,10 +114,10 @@ TRANSFER_SYNTAXES = {
 
 
 def class_name(uid: str | None) -> str:
-    """Returns the name of a SOP class, "private or unknown class" where it has none here, "" where it is missing."""
+    """Returns the name of a SOP class, "unknown class" where it has none here, "" where it is missing."""
     if not uid:
         return ""
-    return SOP_CLASSES[uid].name if uid in SOP_CLASSES else "private or unknown class"
+    return SOP_CLASSES[uid].name if uid in SOP_CLASSES else "unknown class"
 
 
 def syntax_name(uid: str | None) -> str:

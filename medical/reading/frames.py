@@ -86,6 +86,7 @@ def _by_pydicom(opened: Opened, frame: int, plugin: str | None) -> np.ndarray:
     options = as_pixel_options(opened.header, pixel_keyword="PixelData", pixel_vr="OW")
     if opened.header.BitsAllocated == 8:
         options["pixel_vr"] = "OB"
+    found: np.ndarray
     found, _ = get_decoder(syntax).as_array(
         opened.buffer, index=frame - 1, decoding_plugin=plugin or "", transfer_syntax_uid=syntax, **options
     )

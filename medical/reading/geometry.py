@@ -1,9 +1,9 @@
 """Whether slices form a regular volume, and if not, why (PS3.3 C.7.6.2.1.1).
 
-The verdict is that of `highdicom.get_volume_from_series` (0.28, default tolerances): one orientation, one grid, one frame
-of reference, no position twice, gaps that differ from their mean by at most 1 %, slices stacked along their normal within
-1 - cos = 0.001. highdicom says only that a series is not regular; here the reason and its figures are found. Nothing is
-loosened: a shear that is accepted is dropped silently later.
+The verdict is that of `highdicom.get_volume_from_series` (0.28, default tolerances): one orientation, one grid, one
+frame of reference, no position twice, gaps that differ from their mean by at most 1 %, slices stacked along their
+normal within 1 - cos = 0.001. highdicom says only that a series is not regular; here the reason and its figures are
+found. Nothing is loosened: a shear that is accepted is dropped silently later.
 """
 
 from collections import Counter

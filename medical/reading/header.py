@@ -201,7 +201,7 @@ def _description(header: Dataset, opened: Opened, sop_class: str) -> dict[str, A
 
 def _frame_of_reference(header: Dataset) -> str | None:
     found = uid(header, "FrameOfReferenceUID")
-    if found and not valid_uid(found):
+    if values(header, "FrameOfReferenceUID") and not valid_uid(found):
         raise RefusedError(Reason.HEADER, "FrameOfReferenceUID is no UID after PS3.5 section 9.1")
     return found or None
 

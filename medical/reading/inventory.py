@@ -1,11 +1,11 @@
 """Paths -> studies: every file below them is read to its header, and is in the inventory once, taken or refused."""
 
+import atexit
 import shutil
 import tempfile
-import weakref
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,8 +14,8 @@ from anomaly.progress import Progress, silent
 from medical.objects import Instance, RefusedFile, Series, Spacing, Study
 from medical.pseudonyms import Pseudonyms
 from medical.reading.finding import Candidate, find
-from medical.reading.limits import Limits
 from medical.reading.process import Worker
+from medical.reading.reader import PixelReader
 from medical.reading.series import Planes, as_series, planes_of
 from medical.refusals import Reason, Refusal, RefusedError
 
@@ -46,12 +46,13 @@ class Inventory:
         studies: all studies of which an object could be identified, with what was refused of them.
         refused: files of no known study.
         files: every file, in the order in which they were found.
+        unpacked: folder with the content of archives; None where there was none.
     """
 
     studies: tuple[Study, ...]
     refused: tuple[RefusedFile, ...]
     files: tuple[FileEntry, ...]
-    _remove: Any = field(default=None, repr=False, compare=False)
+    unpacked: Path | None = None
 
     def __enter__(self) -> "Inventory":
         """Returns itself."""
@@ -65,8 +66,8 @@ class Inventory:
 
     def close(self) -> None:
         """Removes what was unpacked; happens at the end of the process at the latest."""
-        if self._remove is not None:
-            self._remove()
+        if self.unpacked is not None:
+            shutil.rmtree(self.unpacked, ignore_errors=True)
 
 
 @dataclass
@@ -151,7 +152,7 @@ _ABOUT = ("sop_class", "transfer_syntax", "modality", "rows", "columns", "frames
 
 
 def take_inventory(
-    paths: Sequence[Path], pseudonyms: Pseudonyms, progress: Progress = silent, limits: Limits | None = None
+    paths: Sequence[Path], pseudonyms: Pseudonyms, progress: Progress = silent, pixels: PixelReader | None = None
 ) -> Inventory:
     """Finds and checks all DICOM objects below some paths, without decoding pixels.
 
@@ -159,7 +160,7 @@ def take_inventory(
         paths: files, folders, DICOMDIRs and ZIP archives.
         pseudonyms: make the keys of patients.
         progress: told of every file.
-        limits: of files, headers and archives.
+        pixels: whose process and limits are used; None: a process of its own, which ends with the call.
 
     Returns:
         The inventory, to be closed after its pixels were read.
@@ -168,25 +169,30 @@ def take_inventory(
         SettingError: a path does not exist.
         AnomalyError: the reading process does not start.
     """
-    limits = limits or Limits()
+    if pixels is None:
+        with PixelReader() as own:
+            return take_inventory(paths, pseudonyms, progress, own)
+    worker = pixels.worker
     folder = Path(tempfile.mkdtemp(prefix="anomaly-dicom-"))
     taking = _Taking(pseudonyms)
     try:
-        with Worker(limits) as worker:
-            found = list(find(paths, worker, limits, folder))
-            advance = progress("Reading headers", len(found))
-            for one in found:
-                if isinstance(one, Candidate):
-                    taking.add(one, worker)
-                else:
-                    taking.files.append(FileEntry(one[1], dict.fromkeys(_ABOUT), one[0]))
-                advance(1)
+        found = list(find(paths, worker, folder))
+        advance = progress("Reading headers", len(found))
+        for one in found:
+            if isinstance(one, Candidate):
+                taking.add(one, worker)
+            else:
+                taking.files.append(FileEntry(one[1], dict.fromkeys(_ABOUT), one[0]))
+            advance(1)
         inventory = Inventory(*taking.studies())
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    object.__setattr__(inventory, "_remove", weakref.finalize(inventory, shutil.rmtree, folder, ignore_errors=True))
-    return inventory
+    if not any(folder.iterdir()):
+        folder.rmdir()
+        return inventory
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return replace(inventory, unpacked=folder)
 
 
 def _instance(path: Path, fields: dict[str, Any]) -> Instance:

@@ -13,6 +13,7 @@ class Limits:
 
     Attributes:
         header_bytes: of one object, all that comes before its pixels.
+        header_elements: of one object, those in sequences included.
         inflated_bytes: of one object in the deflated transfer syntax, unpacked.
         frame_samples: Rows x Columns x Samples per Pixel.
         object_bytes: decoded pixels of all frames of one object.
@@ -25,6 +26,7 @@ class Limits:
     """
 
     header_bytes: int = 64 * MIB
+    header_elements: int = 1_000_000
     inflated_bytes: int = 256 * MIB
     frame_samples: int = 40_000_000
     object_bytes: int = 4096 * MIB

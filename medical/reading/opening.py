@@ -33,6 +33,8 @@ from medical.refusals import Reason, RefusedError
 _META, _IDENTIFYING = 0x0002, 0x0008
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 _FIRST_ELEMENTS = 0x0018
+_ELEMENT_HEAD = 8
+"""Bytes that pydicom reads first of each element: tag, and VR or length."""
 UNDEFINED = 0xFFFFFFFF
 
 
@@ -77,8 +79,8 @@ class Opened:
 class _Limited(io.RawIOBase):
     """A file of which only so many bytes may be read; remembers whether something was read beyond the end."""
 
-    def __init__(self, buffer: BinaryIO, limit: int) -> None:
-        self._buffer, self._left = buffer, limit
+    def __init__(self, buffer: BinaryIO, limits: Limits) -> None:
+        self._buffer, self._left, self._elements = buffer, limits.header_bytes, limits.header_elements
         here = buffer.tell()
         self._size = buffer.seek(0, os.SEEK_END)
         buffer.seek(here)
@@ -87,12 +89,13 @@ class _Limited(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         here = self._buffer.tell()
         rest = max(self._size - here, 0)
-        if 0 < rest < size or (rest == 0 and size not in (0, 8)):  # 8: between two elements, the regular end
+        if 0 < rest < size or (rest == 0 and size not in (0, _ELEMENT_HEAD)):  # between two elements: the end
             self.short = True
         taken = min(rest, size) if size >= 0 else rest
         self._left -= taken
-        if self._left < 0:
-            raise RefusedError(Reason.TOO_LARGE, "the header is larger than allowed")
+        self._elements -= size == _ELEMENT_HEAD
+        if self._left < 0 or self._elements < 0:
+            raise RefusedError(Reason.TOO_LARGE, "the header is larger, or has more elements, than allowed")
         return self._buffer.read(taken)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -138,7 +141,7 @@ def _opened(file: BinaryIO, limits: Limits, about: dict[str, Any]) -> Opened:
         )
     buffer = _inflated(file, limits) if syntax == DEFLATED else file
     implicit, little = syntax == IMPLICIT, syntax != BIG_ENDIAN
-    header = _dataset(buffer, implicit, little, lambda tag: tag in _PIXELS, limits.header_bytes)
+    header = _dataset(buffer, implicit, little, lambda tag: tag in _PIXELS, limits)
     found = uid(header, "SOPClassUID")
     about["sop_class"] = found or sop_class
     check_class(found)
@@ -155,7 +158,7 @@ def read_any(file: BinaryIO, limits: Limits, about: dict[str, Any]) -> Dataset:
     """
     meta = _meta(file, limits)
     about |= {"sop_class": uid(meta, "MediaStorageSOPClassUID"), "transfer_syntax": uid(meta, "TransferSyntaxUID")}
-    return _dataset(file, False, True, lambda tag: tag in _PIXELS, limits.header_bytes)
+    return _dataset(file, False, True, lambda tag: tag in _PIXELS, limits)
 
 
 def check_class(sop_class: str) -> None:
@@ -163,7 +166,7 @@ def check_class(sop_class: str) -> None:
     if not sop_class:
         raise RefusedError(Reason.HEADER, "SOP Class UID is missing")
     if sop_class not in SOP_CLASSES or SOP_CLASSES[sop_class].use is None:
-        raise RefusedError(Reason.SOP_CLASS, f"objects of this class are not analysed: {class_name(sop_class)}")
+        raise RefusedError(Reason.SOP_CLASS, f"{class_name(sop_class)} objects are not analysed")
 
 
 def _meta(file: BinaryIO, limits: Limits) -> Dataset:
@@ -179,7 +182,7 @@ def _meta(file: BinaryIO, limits: Limits) -> Dataset:
     group, element = struct.unpack("<HH", first[:4])
     if start == 0 and group != _META and not (group == _IDENTIFYING and element <= _FIRST_ELEMENTS):
         raise RefusedError(Reason.NOT_DICOM, "the file has neither the mark DICM nor a data set at its beginning")
-    return _dataset(file, False, True, lambda tag: tag >> 16 != _META, limits.header_bytes, meta=True)
+    return _dataset(file, False, True, lambda tag: tag >> 16 != _META, limits, meta=True)
 
 
 def _refuse_without_syntax(file: BinaryIO, limits: Limits, about: dict[str, Any]) -> NoReturn:
@@ -188,7 +191,7 @@ def _refuse_without_syntax(file: BinaryIO, limits: Limits, about: dict[str, Any]
     vr = file.read(6)[4:6]
     file.seek(here)
     explicit = vr.isalpha() and vr.isupper()
-    header = _dataset(file, not explicit, True, lambda tag: tag >= 0x00090000, limits.header_bytes)
+    header = _dataset(file, not explicit, True, lambda tag: tag >= 0x00090000, limits)
     if sop_class := uid(header, "SOPClassUID"):
         about["sop_class"] = sop_class
         check_class(sop_class)
@@ -196,10 +199,10 @@ def _refuse_without_syntax(file: BinaryIO, limits: Limits, about: dict[str, Any]
 
 
 def _dataset(
-    buffer: BinaryIO, implicit: bool, little: bool, stop: Callable[[int], bool], limit: int, meta: bool = False
+    buffer: BinaryIO, implicit: bool, little: bool, stop: Callable[[int], bool], limits: Limits, meta: bool = False
 ) -> Dataset:
     """Reads elements until `stop`; leaves the buffer before that element."""
-    limited = _Limited(buffer, limit)
+    limited = _Limited(buffer, limits)
     try:
         found = read_dataset(limited, implicit, little, stop_when=lambda tag, vr, length: stop(int(tag)))
     except RefusedError:

@@ -39,7 +39,7 @@ class Worker:
 
     def __init__(self, limits: Limits) -> None:
         """Starts nothing yet."""
-        self._limits = limits
+        self.limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.RLock()
 
@@ -87,7 +87,7 @@ class Worker:
             except _LateError:
                 self.close()
                 raise RefusedError(
-                    Reason.DECODER_LIMIT, f"reading took longer than {self._limits.seconds:g} s and was stopped"
+                    Reason.DECODER_LIMIT, f"reading took longer than {self.limits.seconds:g} s and was stopped"
                 ) from None
             except _DiedError:
                 code = self._process.wait() if self._process is not None else 0
@@ -108,7 +108,7 @@ class Worker:
     def _answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[bytearray]]:
         process = self._process or self._started()
         assert process.stdin is not None
-        end = time.monotonic() + self._limits.seconds
+        end = time.monotonic() + self.limits.seconds
         try:
             process.stdin.write(json.dumps(request).encode("ascii") + b"\n")
             process.stdin.flush()
@@ -124,7 +124,7 @@ class Worker:
             "OPENBLAS_NUM_THREADS": "1",
             "MALLOC_ARENA_MAX": "2",
         }
-        command = [sys.executable, "-c", _START, json.dumps(self._limits.to_json())]
+        command = [sys.executable, "-c", _START, json.dumps(self.limits.to_json())]
         self._process = subprocess.Popen(  # noqa: S603  # this very interpreter and a constant program
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
         )

@@ -18,12 +18,14 @@ class PixelReader:
 
     A volume arrives slice by slice, so the worker holds one slice whatever the size of the series, and the caller the
     volume alone.
+
+    Attributes:
+        worker: the process.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
         """Starts nothing yet."""
-        self._limits = limits or Limits()
-        self._worker = Worker(self._limits)
+        self.worker = Worker(limits or Limits())
 
     def __enter__(self) -> "PixelReader":
         """Returns itself."""
@@ -33,12 +35,7 @@ class PixelReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Ends the worker process."""
-        self._worker.close()
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the worker; None where none runs."""
-        return self._worker.pid
+        self.worker.close()
 
     def image(self, instance: Instance, frame: int = 1) -> Image:
         """Decodes one frame.
@@ -78,9 +75,9 @@ class PixelReader:
         slices, affine = self._slices(series)
         first = series.instances[0]
         shape = (len(slices), first.rows, first.columns)
-        if (voxels := int(np.prod(shape))) > self._limits.volume_voxels:
+        if (voxels := int(np.prod(shape))) > self.worker.limits.volume_voxels:
             raise RefusedError(
-                Reason.TOO_LARGE, f"the volume has {voxels} voxels; allowed are {self._limits.volume_voxels}"
+                Reason.TOO_LARGE, f"the volume has {voxels} voxels; allowed are {self.worker.limits.volume_voxels}"
             )
         values, valid = np.empty(shape, dtype=np.float32), np.ones(shape, dtype=bool)
         kinds: set[tuple[Unit, str]] = set()
@@ -102,7 +99,7 @@ class PixelReader:
             raise RefusedError(series.irregular.reason, series.irregular.detail)
         only, planes = series.instances[0], None
         if len(series.instances) == 1 and only.frames > 1:
-            answer, _ = self._worker.ask("header", only.path)
+            answer, _ = self.worker.ask("header", only.path)
             planes = None if answer["planes"] is None else planes_of(only, answer["planes"])
         found = diagnose(series.instances, planes)
         if found.irregular is not None:
@@ -115,7 +112,7 @@ class PixelReader:
         return [(series.instances[index], 1) for index in found.order], found.affine
 
     def _frame(self, instance: Instance, frame: int, *, constant: bool, send: bool) -> tuple[dict[str, Any], Any]:
-        return self._worker.ask("frame", instance.path, uid=instance.uid, frame=frame, constant=constant, send=send)
+        return self.worker.ask("frame", instance.path, uid=instance.uid, frame=frame, constant=constant, send=send)
 
 
 def _fill_padding(values: np.ndarray, valid: np.ndarray) -> None:

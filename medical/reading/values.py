@@ -158,4 +158,4 @@ def _colours(stored: np.ndarray, header: Dataset) -> np.ndarray:
         coloured = apply_color_lut(stored, header)
     except Exception as error:  # whatever a malformed palette makes pydicom raise
         raise RefusedError(Reason.PIXELS, f"the palette cannot be applied ({type(error).__name__})") from None
-    return coloured.astype(np.float32) / np.float32(np.iinfo(coloured.dtype).max)
+    return np.asarray(coloured, dtype=np.float32) / np.float32(np.iinfo(coloured.dtype).max)
