@@ -26,5 +26,5 @@ def listed(path: Path, limits: Limits) -> list[list[str]]:
     if about["sop_class"] != DIRECTORY_CLASS or about["transfer_syntax"] != EXPLICIT:
         raise RefusedError(Reason.HEADER, "a file of the name DICOMDIR is none")
     records = items(header, "DirectoryRecordSequence")
-    found = ([str(part) for part in values(record, "ReferencedFileID")] for record in records)
+    found = ([str(part).strip() for part in values(record, "ReferencedFileID")] for record in records)
     return [parts for parts in found if parts]

@@ -74,7 +74,7 @@ def _object(sop_class: UID, modality: str, study: str, series: str, seed: str) -
     made.DeviceSerialNumber, made.SoftwareVersions = "1", "1"
     made.StudyDate = made.SeriesDate = made.ContentDate = made.AcquisitionDate = "20250305"
     made.StudyTime = made.SeriesTime = made.ContentTime = made.AcquisitionTime = "101500"
-    made.ReferringPhysicianName = made.StudyID = ""
+    made.ReferringPhysicianName, made.StudyID = "", "1"
     for name, value in PLANTED.items():
         setattr(made, name, value)
     made.PatientSex, made.PatientAge, made.PatientPosition = "F", "055Y", "HFS"
