@@ -237,8 +237,13 @@ class Queue:
             connection.execute(mine.values(state=State.COMPLETE, attempts=job.attempt - 1, changed_us=self._clock()))
 
     def resume(self, attempts: int) -> int:
-        """Begins again what a crash left under way; an attempt that it ended counts. Returns how many studies."""
+        """Begins again what a crash left under way; an attempt that it ended counts. Returns how many studies.
+
+        The timeouts of studies that are being received begin anew: nothing could come while nobody listened.
+        """
         with self._database.writing() as connection:
+            receiving = update(revisions).where(revisions.c.state == State.RECEIVING)
+            connection.execute(receiving.values(last_us=self._clock()))
             query = select(revisions.c.id, revisions.c.attempts).where(revisions.c.state == State.ANALYSING)
             found = connection.execute(query).all()
             for row in found:

@@ -6,6 +6,7 @@ certificates where TLS is set.
 """
 
 import socket
+import socketserver
 import ssl
 import tempfile
 import threading
@@ -99,7 +100,8 @@ class StoreScp:
     def stop(self) -> None:
         """Listens no more and ends the associations; objects that were answered are stored."""
         if self._server is not None:
-            self._server.shutdown()
+            socketserver.BaseServer.shutdown(self._server)  # that of pynetdicom wants to have started it
+            self._server.server_close()
             for association in self._server.active_associations:
                 association.abort()
 
