@@ -47,7 +47,7 @@ _IDENTIFYING = {
     *("InstitutionalDepartmentName", "DeviceSerialNumber", "RequestingService"),
 }
 _NOBODY = {"19000101", "ANONYMOUS", "ANONYMIZED", "ANONYMISED", "ANON", "NONE", "UNKNOWN", "NULL", REMOVED}
-_TEXT = ("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT", "UR")
+_TEXT = ("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT")
 
 
 class IdentifierLeftError(AnomalyError):
@@ -102,7 +102,7 @@ class Deidentifier:
         work.clean(source)
         if not self._options.uids:
             work.map_uids(source)
-        work.removed += search.empty(source)
+        work.replaced += search.replace(source)
         self._sign(source, patient, structured=structured)
         content = _encoded(source)
         search.require_absence(content)
@@ -227,11 +227,11 @@ class _Search:
         self._secrets = ordered
         self._words = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, ordered))})(?!\w)") if ordered else None
 
-    def empty(self, dataset: Dataset) -> int:
-        """Empties every text in which an identifier stands as a word; returns how many.
+    def replace(self, dataset: Dataset) -> int:
+        """Replaces every text in which an identifier stands as a word; returns how many.
 
-        A code string holds a term of the standard, such as HEAD, which may be part of a name by chance: it is emptied
-        only for what is long.
+        A code string holds a term of the standard, such as HEAD, which may be part of a name by chance: it is
+        replaced only for what is long.
         """
         if self._words is None:
             return 0
@@ -239,7 +239,7 @@ class _Search:
         for element in _leaves(dataset):
             found = self._words.search(str(element.value).lower()) if element.VR in _TEXT else None
             if found and (element.VR != "CS" or len(found[0]) >= 2 * LEAST):
-                element.value = None
+                element.value = REMOVED
                 count += 1
         return count
 

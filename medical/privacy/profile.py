@@ -2,8 +2,8 @@
 
 Where the table leaves a choice (X/Z, X/D, ...) the value is replaced and the attribute stays, so that no object loses
 an attribute that it needs. The table names attributes; beyond it this profile also removes what it does not know:
-private and unknown attributes, values of unknown form and free text. Options keep what the table's columns of them
-mark with K, here without the free text of those columns.
+private and unknown attributes and values of unknown form; free text is replaced. Options keep what
+the table's columns of them mark with K, here without the free text of those columns.
 """
 
 from collections.abc import Callable
@@ -142,12 +142,9 @@ class Profile:
 def _unlisted(tag: BaseTag, vr: str, keyword: str) -> Action:
     if vr == "SQ":
         return "items"
-    if vr == "PN":
+    if vr == "PN" or (vr in _FREE_TEXT and keyword not in _TEXT_KEPT):
         return "dummy"
-    if keyword == "TextValue":
-        return "dummy"
-    bulk = vr in ("OB", "UN", "OB or OW") and tag.group not in _BULK_GROUPS
-    return "remove" if bulk or (vr in _FREE_TEXT and keyword not in _TEXT_KEPT) else "keep"
+    return "remove" if vr in ("OB", "UN") and tag.group not in _BULK_GROUPS else "keep"
 
 
 @cache
