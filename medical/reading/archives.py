@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from anomaly.progress import Progress
 from medical.reading.limits import Limits
 from medical.refusals import Reason, Refusal
 
@@ -29,25 +30,26 @@ class Member:
     refusal: Refusal | None = None
 
 
-def unpacked(archive: Path, limits: Limits, folder: Path) -> Iterator[Member]:
+def unpacked(archive: Path, limits: Limits, folder: Path, progress: Progress) -> Iterator[Member]:
     """Unpacks the files of an archive one after another.
 
     Args:
         archive: the ZIP file.
         limits: number of files, bytes and ratio.
         folder: existing folder; the files get numbers as names.
+        progress: told of every file.
 
     Yields:
         Every file, and one refusal of the name "" where the archive as a whole cannot be read to its end.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            yield from _members(opened, limits, folder)
+            yield from _members(opened, limits, folder, progress)
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, zlib.error) as error:
         yield Member("", None, Refusal(Reason.DAMAGED, f"the archive cannot be read ({type(error).__name__})"))
 
 
-def _members(opened: zipfile.ZipFile, limits: Limits, folder: Path) -> Iterator[Member]:
+def _members(opened: zipfile.ZipFile, limits: Limits, folder: Path, progress: Progress) -> Iterator[Member]:
     infos = [info for info in opened.infolist() if not info.is_dir()]
     if len(infos) > limits.archive_files:
         words = f"the archive holds {len(infos)} files; allowed are {limits.archive_files}"
@@ -55,7 +57,9 @@ def _members(opened: zipfile.ZipFile, limits: Limits, folder: Path) -> Iterator[
         return
     left = limits.archive_bytes
     archive = sum(1 for _ in folder.iterdir())
+    advance = progress("Unpacking", len(infos))
     for number, info in enumerate(infos):
+        advance(1)
         if refusal := _refusal_of(info):
             yield Member(info.filename, None, refusal)
             continue

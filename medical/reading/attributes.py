@@ -35,9 +35,10 @@ def values(source: Dataset, name: str) -> list[Any]:
 
 
 def text(source: Dataset, name: str) -> str:
-    """Returns the first value in upper case, without leading and trailing spaces; "" where there is none."""
+    """Returns the first value in upper case, printable characters only; "" where there is none."""
     found = values(source, name)
-    first = str(found[0]).replace("\0", "").strip().upper() if found and found[0] is not None else ""
+    first = str(found[0]).upper() if found and found[0] is not None else ""
+    first = "".join(one for one in first if one.isprintable()).strip()
     return first if len(first) <= _LONGEST else ""
 
 

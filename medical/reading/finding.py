@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anomaly.errors import SettingError
+from anomaly.progress import Progress
 from medical.objects import RefusedFile
 from medical.reading.archives import unpacked
 from medical.reading.process import Worker
@@ -31,13 +32,14 @@ class Candidate:
 Found = Candidate | tuple[RefusedFile, str]
 
 
-def find(paths: Iterable[Path], worker: Worker, unpack_to: Path) -> Iterator[Found]:
+def find(paths: Iterable[Path], worker: Worker, unpack_to: Path, progress: Progress) -> Iterator[Found]:
     """Yields every regular file below the paths, or why it is refused with its name; a file given twice comes twice.
 
     Args:
         paths: files, folders, DICOMDIRs and ZIP archives.
         worker: reads DICOMDIRs; its limits hold for archives.
         unpack_to: existing empty folder for the content of archives.
+        progress: told of every file of an archive.
 
     Raises:
         SettingError: a path does not exist.
@@ -47,12 +49,12 @@ def find(paths: Iterable[Path], worker: Worker, unpack_to: Path) -> Iterator[Fou
             raise SettingError(f"there is nothing at {path}; give files, folders, DICOMDIRs or ZIP archives")
     for path in paths:
         if path.is_dir():
-            yield from _folder(path, worker, unpack_to)
+            yield from _folder(path, worker, unpack_to, progress)
         else:
-            yield from _file(path, path.name, worker, unpack_to)
+            yield from _file(path, path.name, worker, unpack_to, progress)
 
 
-def _folder(folder: Path, worker: Worker, unpack_to: Path) -> Iterator[Found]:
+def _folder(folder: Path, worker: Worker, unpack_to: Path, progress: Progress) -> Iterator[Found]:
     """A DICOMDIR in a folder is no object of its own: the files beside it are found anyway, missing ones are said."""
     directories = []
     for parent, folders, files in os.walk(folder):
@@ -62,19 +64,19 @@ def _folder(folder: Path, worker: Worker, unpack_to: Path) -> Iterator[Found]:
             if name.upper() == DIRECTORY:
                 directories.append(path)
             else:
-                yield from _file(path, str(path.relative_to(folder)), worker, unpack_to)
+                yield from _file(path, str(path.relative_to(folder)), worker, unpack_to, progress)
     for path in directories:
         name = str(path.relative_to(folder))
         yield from (found for found in _directory(path, name, worker) if not isinstance(found, Candidate))
 
 
-def _file(path: Path, name: str, worker: Worker, unpack_to: Path) -> Iterator[Found]:
+def _file(path: Path, name: str, worker: Worker, unpack_to: Path, progress: Progress) -> Iterator[Found]:
     if not path.is_file():
         yield _refused(path, name, Reason.NOT_DICOM, "neither a regular file nor a folder")
     elif path.name.upper() == DIRECTORY:
         yield from _directory(path, name, worker)
     elif _is_archive(path):
-        for member in unpacked(path, worker.limits, unpack_to):
+        for member in unpacked(path, worker.limits, unpack_to, progress):
             shown = f"{name}!{member.name}"
             if member.path is None:
                 assert member.refusal is not None

@@ -106,13 +106,13 @@ class _Taking:
         self.uids.add(instance.uid)
         if answer["planes"] is not None:
             self.planes[instance.uid] = planes_of(instance, answer["planes"])
-        self.files.append(FileEntry(candidate.name, about, instance))
+        self.files.append(FileEntry(printable(candidate.name), about, instance))
 
     def refuse(
         self, candidate: Candidate, refusal: Refusal, about: dict[str, Any] | None = None, study: str | None = None
     ) -> None:
         known = {name: (about or {}).get(name) for name in _ABOUT}
-        self.files.append(FileEntry(candidate.name, known, RefusedFile(candidate.path, refusal, study)))
+        self.files.append(FileEntry(printable(candidate.name), known, RefusedFile(candidate.path, refusal, study)))
 
     def _patient(self, patient: Sequence[str], study: str) -> str:
         """A key of the patient; of the study where the identifier stands for nobody: unknown patients are not one."""
@@ -176,13 +176,13 @@ def take_inventory(
     folder = Path(tempfile.mkdtemp(prefix="anomaly-dicom-"))
     taking = _Taking(pseudonyms)
     try:
-        found = list(find(paths, worker, folder))
+        found = list(find(paths, worker, folder, progress))
         advance = progress("Reading headers", len(found))
         for one in found:
             if isinstance(one, Candidate):
                 taking.add(one, worker)
             else:
-                taking.files.append(FileEntry(one[1], dict.fromkeys(_ABOUT), one[0]))
+                taking.files.append(FileEntry(printable(one[1]), dict.fromkeys(_ABOUT), one[0]))
             advance(1)
         inventory = Inventory(*taking.studies())
     except BaseException:
@@ -193,6 +193,12 @@ def take_inventory(
         return inventory
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return replace(inventory, unpacked=folder)
+
+
+def printable(name: str) -> str:
+    """Returns a file's name with what cannot be shown, or would steer a terminal, as escapes."""
+    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 def _instance(path: Path, fields: dict[str, Any]) -> Instance:

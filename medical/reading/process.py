@@ -1,5 +1,6 @@
 """The parent's side of the worker process: asks, waits a limited time, and starts a fresh one where one died."""
 
+import fcntl
 import json
 import os
 import select
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from anomaly.errors import AnomalyError
+from medical.pseudonyms import KEY_VARIABLE
 from medical.reading.limits import MIB, Limits
 from medical.refusals import Reason, RefusedError
 
@@ -96,10 +98,10 @@ class Worker:
             except BaseException:
                 self.close()  # half an answer may lie in the pipe
                 raise
+            if "last" in answer:
+                self.close()
         if "refused" in answer:
             reason, detail = answer["refused"]
-            if reason == Reason.DECODER_LIMIT:
-                self.close()  # it ends itself after memory ran out
             refused = RefusedError(Reason(reason), detail)
             refused.about = answer["about"]  # type: ignore[attr-defined]
             raise refused
@@ -124,10 +126,14 @@ class Worker:
             "OPENBLAS_NUM_THREADS": "1",
             "MALLOC_ARENA_MAX": "2",
         }
-        command = [sys.executable, "-c", _START, json.dumps(self.limits.to_json())]
+        environment.pop(KEY_VARIABLE, None)  # what decodes foreign files holds no keys
+        command = [sys.executable, "-P", "-c", _START, json.dumps(self.limits.to_json())]
         self._process = subprocess.Popen(  # noqa: S603  # this very interpreter and a constant program
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
         )
+        assert self._process.stdout is not None
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, MIB)  # the most that is allowed to everyone
         try:
             self._received(self._process, time.monotonic() + _START_SECONDS)
         except (_DiedError, _LateError):

@@ -51,15 +51,19 @@ class PixelReader:
         values, valid = as_frame(answer, raw)
         return Image(instance, frame, values, valid, answer["unit"], answer["decoder"])
 
-    def check(self, instance: Instance) -> str:
-        """Decodes all frames, keeps none, and returns the decoder; a single frame of one value is allowed in many.
+    def check(self, instance: Instance, in_volume: bool = False) -> str:
+        """Decodes all frames, keeps none, and returns the decoder.
+
+        Args:
+            instance: from an inventory.
+            in_volume: it is a slice of a regular volume, where a slice may be of one value; so may a frame among many.
 
         Raises:
             RefusedError: the pixels of a frame cannot be used.
         """
         decoder = ""
         for frame in range(1, instance.frames + 1):
-            answer, _ = self._frame(instance, frame, constant=instance.frames > 1, send=False)
+            answer, _ = self._frame(instance, frame, constant=in_volume or instance.frames > 1, send=False)
             decoder = answer["decoder"]
         return decoder
 
@@ -91,7 +95,8 @@ class PixelReader:
             raise RefusedError(Reason.PIXELS, "some slices are in Hounsfield units, others are not")
         _fill_padding(values, valid)
         (unit, _), decoder = next(iter(kinds)), ", ".join(sorted({name for _, name in kinds}))
-        return Volume(series.instances, values, valid, affine, unit, decoder)
+        instances = tuple(dict.fromkeys(instance for instance, _ in slices))
+        return Volume(instances, values, valid, affine, unit, decoder)
 
     def _slices(self, series: Series) -> tuple[list[tuple[Instance, int]], np.ndarray]:
         """Slices in order, and where they lie."""

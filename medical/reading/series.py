@@ -58,7 +58,7 @@ def diagnose(instances: Sequence[Instance], frames: Planes | None = None) -> Dia
         The diagnosis; not irregular where no volume was to be expected: one slice, projection X-ray, other images.
     """
     if frames is not None and len(instances) == 1:
-        return diagnose_planes(frames)
+        return diagnose_planes(frames) if len(frames) > 1 else Diagnosis((0,), None)
     uses = {SOP_CLASSES[instance.sop_class].use for instance in instances}
     if uses == {"slice"}:
         found = diagnose_planes([plane_of(instance) for instance in instances])

@@ -107,22 +107,23 @@ def survey(inventory: Inventory, pixels: PixelReader, progress: Progress = silen
     """
     names = {entry.found.path: entry.name for entry in inventory.files}
     advance = progress("Decoding", len(inventory.files))
+    series = [one for study in inventory.studies for one in study.series]
+    slices = {i.uid for one in series for i in one.instances if _geometry(one)[0] == VOLUME}
     rows = []
     for entry in inventory.files:
-        rows.append(_object_row(entry, pixels))
+        rows.append(_object_row(entry, pixels, slices))
         advance(1)
-    series = [one for study in inventory.studies for one in study.series]
     return Survey(tuple(rows), tuple(_series_row(number, one, names) for number, one in enumerate(series, 1)))
 
 
-def _object_row(entry: FileEntry, pixels: PixelReader) -> ObjectRow:
+def _object_row(entry: FileEntry, pixels: PixelReader, slices: set[str]) -> ObjectRow:
     about, decoder = entry.about, ""
     refusal: Refusal | None = None
     if isinstance(entry.found, RefusedFile):
         refusal = entry.found.refusal
     else:
         try:
-            decoder = pixels.check(entry.found)
+            decoder = pixels.check(entry.found, entry.found.uid in slices)
         except RefusedError as error:
             refusal = error.refusal
     sized = about["rows"] is not None and about["columns"] is not None

@@ -6,6 +6,7 @@ announces. No pickle. What libraries print goes nowhere: it may hold patient dat
 
 import json
 import os
+import signal
 import struct
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from medical.reading.limits import Limits
 from medical.reading.opening import Opened
 from medical.refusals import Reason, RefusedError
 
+_GRACE = 10
+"""Seconds after which the worker ends itself, over those that the parent waits."""
 _STATE = Path("/proc/self/statm")
 Answer = tuple[dict[str, Any], list[bytes]]
 
@@ -43,6 +46,8 @@ class _Reader:
         from medical.reading.values import values_of
 
         opened = self._open(path)
+        if not 1 <= frame <= self._checked["instance"]["frames"]:
+            raise RefusedError(Reason.PIXELS, f"there is no frame {frame} of {self._checked['instance']['frames']}")
         if self._checked["instance"]["uid"] != uid:
             raise RefusedError(Reason.DAMAGED, "the file holds another object than when it was listed")
         found = values_of(decode(opened, frame), opened.header, frame, constant)
@@ -79,15 +84,20 @@ class _Reader:
 
 
 def main() -> None:
-    """Answers requests until standard input ends, or memory ran out once: the parent then starts a fresh worker."""
+    """Answers requests until standard input ends, or until memory ran out or did not come back: then "last" is said.
+
+    An alarm ends the process where the parent is gone and cannot.
+    """
     channel = _private_channel()
     limits = Limits(**json.loads(sys.argv[1]))
     _prepare()
+    idle = _in_use()
     reader = _Reader(limits)
     _send(channel, {"ready": os.getpid()}, [])
     for line in sys.stdin.buffer:
         request = json.loads(line)
         operation, path = request.pop("do"), Path(request.pop("path"))
+        signal.alarm(int(limits.seconds) + _GRACE)
         try:
             with _limited_memory(limits):
                 answer, raw = getattr(reader, operation)(path, **request)
@@ -95,8 +105,7 @@ def main() -> None:
             about = getattr(error, "about", {})
             answer, raw = {"refused": [error.refusal.reason, error.refusal.detail], "about": about}, []
         except MemoryError:
-            _send(channel, {"refused": [Reason.DECODER_LIMIT, _too_much(limits)], "about": {}}, [])
-            return
+            answer, raw = {"refused": [Reason.DECODER_LIMIT, _too_much(limits)], "about": {}, "last": True}, []
         except OSError as error:
             words = f"the file cannot be read: {os.strerror(error.errno or 0)}"
             answer, raw = {"refused": [Reason.NOT_DICOM, words], "about": {}}, []
@@ -104,7 +113,12 @@ def main() -> None:
             reader.close()
             answer = {"refused": [Reason.DAMAGED, f"the object cannot be read ({type(error).__name__})"], "about": {}}
             raw = []
+        signal.alarm(0)
+        if _in_use() - idle > limits.memory_bytes // 2:
+            answer["last"] = True
         _send(channel, answer, raw)
+        if "last" in answer:
+            return
 
 
 def _too_much(limits: Limits) -> str:
@@ -125,25 +139,30 @@ def _prepare() -> None:
 
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
+    import resource
+
     import pydicom.filereader
     import pydicom.pixels  # noqa: F401  # loaded before memory is limited, once
 
-    try:
-        import resource
-    except ImportError:  # not a POSIX system
-        return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold patient data
+
+
+def _in_use() -> int:
+    """Bytes of address space; 0 where that is not known (not Linux), and memory is then not limited."""
+    if not _STATE.exists():
+        return 0
+    return int(_STATE.read_text("ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager
 def _limited_memory(limits: Limits) -> Iterator[None]:
     """Limits the address space to what is in use now and the allowance."""
-    if not _STATE.exists():  # not Linux
+    used = _in_use()
+    if not used:
         yield
         return
     import resource
 
-    used = int(_STATE.read_text("ascii").split()[0]) * resource.getpagesize()
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (used + limits.memory_bytes, hard))
     try:

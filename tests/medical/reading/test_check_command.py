@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from tests.medical import phantoms
@@ -45,6 +46,16 @@ def test_refusals_set_the_status_and_files_say_the_same(folder, call, tmp_path):
     written = out + (tmp_path / "a.json").read_text() + (tmp_path / "a.csv").read_text()
     for planted in (*phantoms.PLANTED.values(), "PLANTED", "4711", phantoms.ROOT, str(folder)):
         assert planted not in written
+
+
+def test_blank_slice_of_a_volume_can_be_analysed_a_blank_image_not(call, tmp_path):
+    datasets = phantoms.ct_series((3, 12, 14))
+    datasets[2].PixelData = bytes(len(datasets[2].PixelData))
+    alone = phantoms.projection(values=np.full((20, 20), 0.5), seed="blank")
+    phantoms.save([*datasets, alone], tmp_path)
+    status, out, _ = call("triage", "check", tmp_path)
+    assert status == 1
+    assert "4 objects: 3 can be analysed, 1 cannot (1 PIXELS)" in out
 
 
 def test_missing_path(call, tmp_path):

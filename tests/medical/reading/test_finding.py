@@ -42,6 +42,12 @@ def test_folder_with_other_things_in_it(tmp_path, taken):
     assert len(inventory.studies) == 1
 
 
+def test_names_that_cannot_be_shown(tmp_path, taken):
+    for name in (b"latin-\xe4.dcm", b"bell\x07\x1b[31m.dcm"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"no DICOM")
+    assert sorted(codes(taken(tmp_path))) == ["bell\\x07\\x1b[31m.dcm", "latin-\\udce4.dcm"]
+
+
 def test_nothing_there(tmp_path, taken):
     with pytest.raises(SettingError, match="nothing at"):
         taken(tmp_path / "missing")
@@ -112,7 +118,7 @@ def test_archive_is_unpacked_and_removed(tmp_path, taken, pixels):
         (series,) = inventory.studies[0].series
         assert pixels.volume(series).values.shape == SHAPE
         unpacked = inventory.unpacked
-        assert unpacked.stat().st_mode & 0o077 == 0
+        assert unpacked.stat().st_mode & 0o077 == 0  # nobody else reads it
     assert not unpacked.exists()
 
 

@@ -50,7 +50,7 @@ BREAKS = {
 }
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     orientation=st.sampled_from(sorted(phantoms.ORIENTATIONS)),
     broken=st.dictionaries(st.sampled_from(sorted(BREAKS)), st.none(), max_size=2),
@@ -69,7 +69,7 @@ def test_regular_exactly_where_highdicom_accepts(orientation, broken, data):
         assert np.array_equal(stored, volume.array)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     gaps=st.lists(st.floats(0.5, 3.0) | st.just(2.0), min_size=1, max_size=8),
     sideways=st.lists(st.floats(-0.3, 0.3) | st.just(0.0), min_size=9, max_size=9),

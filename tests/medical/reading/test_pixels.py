@@ -207,5 +207,5 @@ def test_enhanced_frames_are_rescaled_by_their_own_slope(instance, pixels):
 @pytest.mark.parametrize("frame", [0, 5, -1])
 def test_frames_that_are_not_there(instance, pixels, frame):
     found = instance(phantoms.enhanced_ct((4, 20, 24)))
-    with pytest.raises(RefusedError):
+    with pytest.raises(RefusedError, match=f"PIXELS: there is no frame {frame} of 4"):
         pixels.image(found, frame)
