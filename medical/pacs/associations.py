@@ -184,12 +184,12 @@ def stored(remote: Remote, objects: Sequence[tuple[str, str, str]]) -> frozenset
     return frozenset(found) & {uid for _, _, uid in objects}
 
 
-def get(remote: Remote, query: "Dataset", handle: "Callable[[Event], int]") -> None:
-    """Retrieves objects by C-GET (PS3.4 C.4.3).
+def get(remote: Remote, queries: "Sequence[Dataset]", handle: "Callable[[Event], int]") -> "Iterator[Dataset]":
+    """Retrieves objects by C-GET (PS3.4 C.4.3) on one association; yields each query when it is answered.
 
     Args:
         remote: the peer.
-        query: UIDs of what is wanted.
+        queries: UIDs of what is wanted.
         handle: takes each C-STORE of the peer and returns its status.
 
     Raises:
@@ -201,10 +201,11 @@ def get(remote: Remote, query: "Dataset", handle: "Callable[[Event], int]") -> N
     contexts = [build_context(Model), *(build_context(uid, list(SYNTAXES)) for uid in IMAGES)]
     roles = [build_role(uid, scp_role=True) for uid in IMAGES]
     with remote.association(contexts, [(evt.EVT_C_STORE, handle)], roles) as association:
-        for answer, _ in association.send_c_get(query, Model):
-            status = _status_of(answer, remote, "C-GET")
-            if status not in (*PENDING, SUCCESS):
-                raise PeerError(f"{remote.ae_title} answered the C-GET with status {status:04X}")
+        for query in queries:
+            for status in _get_statuses(association, query, Model, remote):
+                if status not in (*PENDING, SUCCESS):
+                    raise PeerError(f"{remote.ae_title} answered the C-GET with status {status:04X}")
+            yield query
 
 
 def dataset(**attributes: str) -> "Dataset":
@@ -227,6 +228,14 @@ def _answers(association: "Association", query: "Dataset", model: str, remote: R
                 raise PeerError(f"{remote.ae_title} answered the C-FIND with status {status:04X}")
     except (RuntimeError, ValueError):
         raise PeerError(f"{remote.ae_title} does not take the C-FIND") from None
+
+
+def _get_statuses(association: "Association", query: "Dataset", model: str, remote: Remote) -> Iterator[int]:
+    try:
+        for answer, _ in association.send_c_get(query, model):
+            yield _status_of(answer, remote, "C-GET")
+    except (RuntimeError, ValueError):
+        raise PeerError(f"{remote.ae_title} does not take the C-GET") from None
 
 
 def _referenced(uid: str, sop_class: str) -> "Dataset":

@@ -139,26 +139,24 @@ class DicomSource:
         return found
 
     def fetch(self, objects: Sequence[Found], folder: Path) -> Iterator[tuple[Found, Path]]:
-        """Fetches by C-GET, one object per request, so that one that cannot be had does not hide the others."""
-        for one in objects:
-            files: list[Path] = []
+        """Fetches by C-GET, one object per request, so that what is missing is known by its name."""
+        files: list[Path] = []
 
-            def keep(event: "Event", into: list[Path] = files) -> int:
-                file = folder / f".{secrets.token_hex(8)}.part"
-                file.write_bytes(event.encoded_dataset())
-                into.append(file)
-                return 0x0000
+        def keep(event: "Event") -> int:
+            file = folder / f".{secrets.token_hex(8)}.part"
+            file.write_bytes(event.encoded_dataset())
+            files.append(file)
+            return 0x0000
 
-            question = dataset(
-                QueryRetrieveLevel="IMAGE",
-                StudyInstanceUID=one.study,
-                SeriesInstanceUID=one.series,
-                SOPInstanceUID=one.uid,
-            )
-            get(self._remote, question, keep)
+        image = {"QueryRetrieveLevel": "IMAGE"}
+        questions = [
+            dataset(**image, StudyInstanceUID=one.study, SeriesInstanceUID=one.series, SOPInstanceUID=one.uid)
+            for one in objects
+        ]
+        for one, _ in zip(objects, get(self._remote, questions, keep), strict=True):
             if len(files) != 1:
                 raise PeerError(f"{self._remote.ae_title} sent {len(files)} objects where one was asked for")
-            yield one, files[0]
+            yield one, files.pop()
 
 
 @dataclass
@@ -216,6 +214,8 @@ def _copy(source: Source, study: str, out: Path, names: Pseudonyms, pulled: Pull
             pulled.present += 1
         else:
             wanted.append(one)
+    if not wanted:
+        return
     with closing(source.fetch(wanted, out)) as coming:  # type: ignore[type-var]  # generators close
         for one, file in coming:
             target = _place_of(one, out, names)
