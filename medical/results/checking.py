@@ -29,6 +29,6 @@ def standard_errors(path: Path) -> tuple[str, ...]:
         [program, "-new", str(path)], capture_output=True, timeout=_SECONDS, check=False
     )
     lines = (ended.stdout + ended.stderr).decode("utf-8", "replace").splitlines()
-    if ended.returncode < 0 or not any(line.strip() for line in lines):
-        raise ResultError(f"dciodvfy ended with status {ended.returncode} and judged nothing; is the file DICOM?")
+    if ended.returncode < 0 or any(line.startswith("Abort") for line in lines):
+        raise ResultError(f"dciodvfy ended with status {ended.returncode} and judged nothing; can the file be read?")
     return tuple(line for line in lines if line.startswith("Error"))

@@ -118,7 +118,7 @@ def modality(value: str) -> Code | None:
     from pydicom.sr.codedict import codes as standard
 
     for name in dir(standard.cid29):
-        code = getattr(standard.cid29, name)
-        if code.value == value and code.scheme_designator == "DCM":
+        code = getattr(standard.cid29, name)  # the group lists its methods too
+        if getattr(code, "value", None) == value and code.scheme_designator == "DCM":
             return Code(code.value, "DCM", code.meaning)
     return None

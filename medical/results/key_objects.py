@@ -46,9 +46,9 @@ def key_objects(outcome: Outcome, sources: Sources, stamp: Stamp, *, with_heatma
     for item in content[0].ContentSequence:
         if item.ValueType == "IMAGE":
             reference = item.ReferencedSOPSequence[0]
-            frames = sorted(chosen[str(reference.ReferencedSOPInstanceUID)][1])
-            if frames:
-                reference.ReferencedFrameNumber = frames
+            numbers = sorted(chosen[str(reference.ReferencedSOPInstanceUID)][1])
+            if numbers:
+                reference.ReferencedFrameNumber = numbers
     arguments = stamp.arguments(Kind.KO)
     made = KeyObjectSelectionDocument(evidence=[header for header, _ in chosen.values()], content=content, **arguments)
     return finish(made, sources.of(flagged[0])[0])

@@ -248,6 +248,8 @@ def _one_frame(header: Any) -> Any:
     for name in ("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         if name in made:
             del made[name]
+    if "NumberOfFrames" in header:
+        made.NumberOfFrames = 1
     return made
 
 

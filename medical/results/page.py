@@ -83,7 +83,8 @@ def _image(canvas: Image.Image, draw: ImageDraw.ImageDraw, image: Shown | None, 
     left, top = MARGIN, 76
     draw.rectangle((left, top, left + VIEW, top + VIEW), PANEL)
     if image is None or analysed is None:
-        draw.text((left + VIEW / 2, top + VIEW / 2), "no image was analysed", FAINT, _font(20), anchor="mm")
+        words = "no image was analysed" if analysed is None else "the image cannot be shown"
+        draw.text((left + VIEW / 2, top + VIEW / 2), words, FAINT, _font(20), anchor="mm")
         return
     picture, has_map = image.picture, image.plane is not None
     height, width = _fitted_size(picture.shape[0] * image.aspect, picture.shape[1])
@@ -97,6 +98,7 @@ def _image(canvas: Image.Image, draw: ImageDraw.ImageDraw, image: Shown | None, 
     corner = left + (VIEW - width) // 2, top + (VIEW - height) // 2
     canvas.paste(Image.fromarray(picture), corner)
     _letters(draw, image.edges)
+    draw.text((left + 8, top + 8), WARNING, ALERT, _font(13), stroke_width=2, stroke_fill="#000000")
     below = top + VIEW + 10
     caption = image.words or "the image with the highest score"
     draw.text((left, below), caption, FAINT, _font(16))
@@ -167,10 +169,10 @@ def _place(share: float) -> float:
 
 
 def share_in_words(p_value: float) -> str:
-    """Returns what a p-value says, e.g. "About 3 in 1,000 normal patients score at least as high (p = 0.00300)."."""
+    """Returns what a p-value says, e.g. "About 3 in 1,000 normal patients score at least as high (p=0.003)."."""
     per = next((n for n in (10, 100, 1_000, 10_000) if p_value * n >= 1), 100_000)
     count = f"{p_value * per:.1f}".removesuffix(".0")
-    return f"About {count} in {per:,} normal patients score at least as high (p = {number(p_value)})."
+    return f"About {count} in {per:,} normal patients score at least as high (p={p_value:.2g})."
 
 
 def _missing(draw: ImageDraw.ImageDraw, top: int, outcome: Outcome) -> None:
@@ -185,7 +187,8 @@ def _missing(draw: ImageDraw.ImageDraw, top: int, outcome: Outcome) -> None:
         counts[file.refusal.reason] = counts.get(file.refusal.reason, 0) + 1
     if not counts:
         if outcome.refusal is None:
-            draw.text((COLUMN, top), f"All {outcome.objects} objects of the study were analysed.", FAINT, _font(16))
+            all_of_it = "The one object" if outcome.objects == 1 else f"All {outcome.objects} objects"
+            draw.text((COLUMN, top), f"{all_of_it} of the study: analysed.", FAINT, _font(16))
         return
     total = sum(counts.values())
     top = _paragraph(draw, top, f"Not analysed: {total} of {outcome.objects} objects", 19, ALERT) + 6

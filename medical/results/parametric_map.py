@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt16
 
+from medical.results.body_parts import give_body_part
 from medical.results.codes import MAP_VALUE, NO_UNITS
 from medical.results.layers import Layer
 from medical.results.segmentation import positions
 from medical.results.settings import Kind
-from medical.results.stamp import Stamp, finish, give_body_part
+from medical.results.stamp import Stamp, finish
 
 LEVELS = 255
 RLE, EXPLICIT = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1"

@@ -112,8 +112,8 @@ def render(path: Any, frame: int) -> UInt8[np.ndarray, "h w 3"]:
         raise AnomalyError(f"a frame cannot be decoded ({type(error).__name__})") from None
     grey = np.asarray(values, np.float32)
     if grey.ndim == 2 and not _has_window(dataset):
-        low, high = np.percentile(grey, PERCENTILES)
-        grey = (grey - low) * (255 / ((high - low) or 1.0))
+        low, high = (float(value) for value in np.percentile(grey, PERCENTILES))
+        grey = np.asarray((grey - low) * (255 / ((high - low) or 1.0)), np.float32)
     elif grey.ndim == 3 and grey.max(initial=0) > 255:
         grey = grey / 257
     shades = np.clip(grey, 0, 255).round().astype(np.uint8)
@@ -130,17 +130,19 @@ def _has_window(dataset: Any) -> bool:
 def _edges(header: Any, frame: int) -> tuple[Edges, float]:
     """Letters, and the height of a pixel over its width."""
     if placed(header):
-        _, orientation, spacing = frames_of([header])[frame - 1 if "PerFrameFunctionalGroupsSequence" in header else 0][
-            2
-        ]
+        several = "PerFrameFunctionalGroupsSequence" in header
+        _, orientation, distances = frames_of([header])[frame - 1 if several else 0][2]
         right, down = letters(orientation[:3]), letters(orientation[3:])
-        return (_opposite(right), right, _opposite(down), down), float(spacing[0] / spacing[1])
+        return (_opposite(right), right, _opposite(down), down), float(distances[0] / distances[1])
     spacing = header.get("PixelSpacing") or header.get("ImagerPixelSpacing") or (1.0, 1.0)
-    stated = [str(value) for value in (header.get("PatientOrientation") or ("", ""))]
-    right, down = stated if len(stated) == 2 else ("", "")
-    known = all(set(word) <= set(OPPOSITE) for word in (right, down))
-    edges: Edges = (_opposite(right), right, _opposite(down), down) if known else ("", "", "", "")
-    return edges, float(spacing[0]) / float(spacing[1])
+    aspect = float(spacing[0]) / float(spacing[1])
+    stated = header.get("PatientOrientation")
+    if not stated or isinstance(stated, str) or len(stated) != 2:
+        return ("", "", "", ""), aspect
+    right, down = (str(value) for value in stated)
+    if not set(right + down) <= set(OPPOSITE):
+        return ("", "", "", ""), aspect
+    return (_opposite(right), right, _opposite(down), down), aspect
 
 
 def letters(direction: Any) -> str:

@@ -50,14 +50,14 @@ def segmentation(layer: Layer, stamp: Stamp, place: int) -> Any | None:
         **stamp.arguments(Kind.SEG, layer.key, place),
     )
     point_at_frame(made, layer)
-    if fractional and "PatientOrientation" in layer.header:
-        made.PatientOrientation = layer.header.PatientOrientation
+    if fractional:
+        made.PatientOrientation = layer.header.get("PatientOrientation") or ""
     return finish(made, layer.header)
 
 
 def fractions(layer: Layer) -> Float32[np.ndarray, "n h w"]:
     """Returns 0 outside of the contour; inside 0.5 at the contour to 1 at the upper end of the scale."""
-    extent = max(layer.scale[1] - layer.contour, np.finfo(np.float32).tiny)
+    extent = max(layer.scale[1] - layer.contour, float(np.finfo(np.float32).tiny))
     inside = 0.5 + 0.5 * np.clip((layer.values - layer.contour) / extent, 0, 1)
     return np.where(layer.marked, inside, 0).astype(np.float32)
 

@@ -119,10 +119,3 @@ def finish(result: Any, header: Any) -> Any:
     """Gives a built result its patient and study; the last step before it is written."""
     give_patient(result, header)
     return result
-
-
-def give_body_part(result: Any, header: Any) -> None:
-    """Copies Body Part Examined and Laterality (PS3.3 C.7.3.1), the latter empty where the source does not state it."""
-    if header.get("BodyPartExamined"):
-        result.BodyPartExamined = header.BodyPartExamined
-    result.Laterality = header.get("Laterality") or ""

@@ -4,11 +4,12 @@ from typing import Any
 
 from anomaly.errors import AnomalyError
 from medical.outcome import Analysed, Outcome
+from medical.results.body_parts import give_body_part
 from medical.results.page import draw_page
 from medical.results.picture import Shown, shown
 from medical.results.settings import Kind
 from medical.results.sources import Sources, without_patient
-from medical.results.stamp import Stamp, finish, give_body_part
+from medical.results.stamp import Stamp, finish
 
 
 def summary(outcome: Outcome, sources: Sources, stamp: Stamp, *, with_heatmaps: bool) -> Any:

@@ -5,7 +5,7 @@ import os
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -123,7 +123,8 @@ class _Files:
     def withdraw(self) -> None:
         """Removes what was begun."""
         for one in self.written:
-            _part(one.path).unlink(missing_ok=True)
+            with suppress(OSError):  # it may be the folder itself that is the trouble
+                _part(one.path).unlink(missing_ok=True)
 
 
 def _part(path: Path) -> Path:

@@ -56,7 +56,7 @@ def instance(made, path: Path) -> Instance:
 
 
 def heat(shape: tuple[int, ...]) -> np.ndarray:
-    """A float32 map: a ramp far below the contour, above it in the lesion, and nowhere the same value twice in a row."""
+    """A float32 map: a ramp below the contour, above it in the lesion, no value twice in a row."""
     values = np.linspace(-0.5, 0.4, int(np.prod(shape)), dtype=np.float32).reshape(shape)
     inside = lesion(shape)
     values[inside] += np.float32(1.5)
@@ -109,7 +109,9 @@ def refused(made, folder: Path, reason=Reason.GANTRY_TILT, detail="tilted by 12.
     paths = save(made, folder)
     objects = made if isinstance(made, list) else [made]
     refusal = Refusal(reason, detail)
-    return tuple(RefusedFile(path, refusal, str(one.StudyInstanceUID)) for one, path in zip(objects, paths, strict=True))
+    return tuple(
+        RefusedFile(path, refusal, str(one.StudyInstanceUID)) for one, path in zip(objects, paths, strict=True)
+    )
 
 
 def not_analysed(files: tuple[RefusedFile, ...]) -> Outcome:
