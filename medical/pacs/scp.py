@@ -133,6 +133,7 @@ class StoreScp:
         """Removes what an association left that ended in the middle of an object."""
         file = _arriving(event)
         if file is not None:
+            file.close()
             Path(file.name).unlink(missing_ok=True)
 
     def _stored(self, event: "Event") -> "int | Dataset":
