@@ -14,7 +14,7 @@ from pydicom.pixels import as_pixel_options, get_decoder
 from pydicom.uid import UID
 
 from medical.reading.classes import DEFLATED, EXPLICIT, JPEG_EXTENDED, TRANSFER_SYNTAXES
-from medical.reading.encapsulated import check_size
+from medical.reading.encapsulated import check_codestream
 from medical.reading.opening import Opened
 from medical.refusals import Reason, RefusedError
 
@@ -53,7 +53,7 @@ def decode(opened: Opened, frame: int) -> np.ndarray:
     try:
         if syntax.codestream is not None:
             coded = _coded(opened, frame)
-            check_size(coded, syntax.codestream, int(opened.header.Rows), int(opened.header.Columns))
+            check_codestream(coded, syntax.codestream, int(opened.header.Rows), int(opened.header.Columns))
             if syntax.plugin == "imagecodecs":
                 return _extended(coded, opened)
         return _by_pydicom(opened, frame, syntax.plugin)

@@ -139,7 +139,7 @@ class Worker:
         except (_DiedError, _LateError):
             self.close()
             raise AnomalyError(
-                "the reading process does not start; to see why: python -c 'import medical.reading.worker, pydicom'"
+                "the reading process does not start; to see why: python -c 'import medical.reading.worker'"
             ) from None
         return self._process
 

@@ -5,10 +5,13 @@ announces. No pickle. What libraries print goes nowhere: it may hold patient dat
 """
 
 import json
+import logging
 import os
+import resource
 import signal
 import struct
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +19,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from medical.reading.directory import listed
+from medical.reading.frames import decode, decoder_of
+from medical.reading.header import read_header
 from medical.reading.limits import Limits
 from medical.reading.opening import Opened
+from medical.reading.values import values_of
 from medical.refusals import Reason, RefusedError
 
 _GRACE = 10
@@ -42,9 +49,6 @@ class _Reader:
 
     def frame(self, path: Path, uid: str, frame: int, constant: bool, send: bool) -> Answer:
         """Decodes one frame and maps its values."""
-        from medical.reading.frames import decode, decoder_of
-        from medical.reading.values import values_of
-
         opened = self._open(path)
         if not 1 <= frame <= self._checked["instance"]["frames"]:
             raise RefusedError(Reason.PIXELS, f"there is no frame {frame} of {self._checked['instance']['frames']}")
@@ -61,13 +65,9 @@ class _Reader:
 
     def directory(self, path: Path) -> Answer:
         """Reads which files a DICOMDIR lists."""
-        from medical.reading.directory import listed
-
         return {"listed": listed(path, self._limits)}, []
 
     def _open(self, path: Path) -> Opened:
-        from medical.reading.header import read_header
-
         state = path.stat()
         key = (path, state.st_mtime_ns, state.st_size)
         if self._opened is None or key != self._key:
@@ -134,16 +134,8 @@ def _private_channel() -> BinaryIO:
 
 
 def _prepare() -> None:
-    import logging
-    import warnings
-
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
-    import resource
-
-    import pydicom.filereader
-    import pydicom.pixels  # noqa: F401  # loaded before memory is limited, once
-
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold patient data
 
 
@@ -161,8 +153,6 @@ def _limited_memory(limits: Limits) -> Iterator[None]:
     if not used:
         yield
         return
-    import resource
-
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (used + limits.memory_bytes, hard))
     try:

@@ -125,6 +125,23 @@ def test_codestream_that_declares_another_size(tried):
     assert tried(written(j2k_declaring((60000, 60000)))) == Reason.DAMAGED
 
 
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
+def test_compressed_frame_cut_short_in_a_sound_object(tried, syntax):
+    made = phantoms.ct_series((2, 64, 64))[0]
+    made.compress(syntax, generate_instance_uid=False)
+    frame = next(generate_frames(made.PixelData, number_of_frames=1))
+    for part in range(1, 20):
+        for end in (b"", b"\xff\xd9"):
+            made.PixelData = encapsulate([frame[: len(frame) * part // 20] + end])
+            assert tried(written(made)) in {Reason.TRUNCATED, Reason.DAMAGED, Reason.DECODER, Reason.PIXELS}
+
+
+def test_compressed_frame_of_which_tiles_are_missing(tried):
+    made = j2k_declaring((440, 400))  # tiles stay 44 x 40
+    made.Rows, made.Columns = 400, 440
+    assert tried(written(made)) == Reason.TRUNCATED
+
+
 def test_header_that_declares_too_much(tried):
     made = j2k_declaring((60000, 60000))
     made.Rows = made.Columns = 60000
