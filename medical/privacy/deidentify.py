@@ -225,7 +225,7 @@ class _Search:
     def __init__(self, secrets: frozenset[str]) -> None:
         ordered = sorted(secrets, key=len, reverse=True)
         self._secrets = ordered
-        self._words = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, ordered))})(?!\w)") if ordered else None
+        self._words = re.compile(rf"(?<![^\W_])(?:{'|'.join(map(re.escape, ordered))})(?![^\W_])") if ordered else None
 
     def replace(self, dataset: Dataset) -> int:
         """Replaces every text in which an identifier stands as a word; returns how many.
