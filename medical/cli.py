@@ -2,7 +2,11 @@
 
 import typer
 
+from medical.commands.audit import audit_app
 from medical.commands.check import check_command
+from medical.commands.deidentify import deidentify_command
+from medical.commands.evaluate import evaluate_command
+from medical.commands.fit import fit_command
 from medical.commands.pull import pull_command
 from medical.commands.serve import queue_command, serve_command
 
@@ -11,6 +15,10 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 app.command("check")(check_command)
+app.command("fit")(fit_command)
+app.command("evaluate")(evaluate_command)
 app.command("serve")(serve_command)
 app.command("queue")(queue_command)
 app.command("pull")(pull_command)
+app.command("deidentify")(deidentify_command)
+app.add_typer(audit_app, name="audit")
