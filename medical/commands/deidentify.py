@@ -35,19 +35,21 @@ def deidentify_command(
     ] = False,
     key_file: Annotated[Path | None, typer.Option(help="Key of the pseudonyms; else ANOMALY_MEDICAL_KEY.")] = None,
 ) -> None:
-    """Remove what tells who the patient is (PS3.15 Annex E, Basic Application Level Confidentiality Profile).
+    """Remove what tells who the patient is (PS3.15 Annex E, Basic Profile).
 
-    Pixels are not changed. Objects whose pixels may show a name are not written unless you take that risk: look at
-    them. Heads in CT and MR can be recognised by their faces; nothing is done about that.
+    Pixels are not changed. Objects whose pixels may show a name are not
+    written unless you take that risk: look at them. Heads in CT and MR can
+    be recognised by their faces; nothing is done about that.
 
-    With the same key, patients, studies and objects get the same pseudonyms again.
+    With the same key, patients, studies and objects get the same pseudonyms.
 
-    Exit status: 0 all were written; 1 some were not, the table says why; 2 not done, the error says why.
+    Exit status: 0 all were written; 1 some were not, the table says why;
+    2 not done, the error says why.
 
     Examples:
         anomaly triage deidentify studies/ --out clean/ --key-file key.hex
 
-        anomaly triage deidentify CD/DICOMDIR --out clean/ --modified-dates --patient-characteristics
+        anomaly triage deidentify CD/DICOMDIR --out clean/ --modified-dates
     """
     import secrets
 
