@@ -58,6 +58,8 @@ class Intake:
                 raise ObjectError(SOP_CLASS, "its SOP class is none of the images that are analysed")
             if uid is not None and uid != header.uid:
                 raise ObjectError(MISMATCH, "command and data set name different objects")
+            if not self.wants(header.study):
+                raise ObjectError(OUT_OF_RESOURCES, "more than max_waiting_studies wait for their analysis", later=True)
             return self._store(file, header, source)
         except (QueueError, SpoolError, OSError) as error:
             words = str(error) if not isinstance(error, OSError) else type(error).__name__
@@ -65,8 +67,16 @@ class Intake:
         finally:
             file.unlink(missing_ok=True)
 
+    def wants(self, study_uid: str) -> bool:
+        """Whether objects of a study are taken: if the queue is not too long, or if the study has begun to come."""
+        with self._lock:
+            if time.monotonic() - self._looked > _LOOK_SECONDS:
+                self._looked, self._waiting = time.monotonic(), self._queue.waiting()
+            full = self._waiting > self._limits.max_waiting_studies
+        return not full or self._queue.is_open(study_uid)
+
     def roomy(self) -> bool:
-        """Whether objects are taken at the moment: room on the disk, and a queue that is not too long."""
+        """Whether the disk has room."""
         try:
             self._roomy()
         except ObjectError:
@@ -90,8 +100,3 @@ class Intake:
     def _roomy(self) -> None:
         if self._spool.free_bytes() < self._limits.free_gigabytes * GIGABYTE:
             raise ObjectError(OUT_OF_RESOURCES, "the disk has less room than free_gigabytes", later=True)
-        with self._lock:
-            if time.monotonic() - self._looked > _LOOK_SECONDS:
-                self._looked, self._waiting = time.monotonic(), self._queue.waiting()
-        if self._waiting > self._limits.max_waiting_studies:
-            raise ObjectError(OUT_OF_RESOURCES, "more than max_waiting_studies wait for their analysis", later=True)

@@ -48,7 +48,7 @@ class Polling:
         taken = 0
         for found in self._peer.studies(query_of(self._settings.query)):
             study, count = value(found, STUDY), value(found, COUNT)
-            if count and self._seen.get(study) == count:
+            if (count and self._seen.get(study) == count) or not self._intake.wants(study):
                 continue
             fetched, whole = self._study(study, stopping)
             taken += fetched

@@ -103,7 +103,7 @@ def test_study_from_orthanc_is_analysed_and_the_results_are_found_by_qido_and_c_
 def test_killed_while_receiving_analysing_and_delivering(orthanc, service, study):
     """SIGKILL at the worst moments: nothing lost, nothing twice."""
     proxy = Proxy(1)
-    started = service(wait=1.5, port=PROXY_PORT, analyser=", results = 3, seconds = 0.5")
+    started = service(wait=4, port=PROXY_PORT, analyser=", results = 3, seconds = 0.5")
     assert storescu(study[:2]).returncode == 0
     started.kill()
     assert storescu(study[2:]).returncode != 0

@@ -117,6 +117,20 @@ def test_without_room_it_may_come_later(room, slices):
     assert not intake.roomy()
 
 
+def test_a_long_queue_takes_no_further_study_but_the_rest_of_those_that_have_begun(room, slices):
+    limits = SpoolSettings(folder=room.spool.folder, free_gigabytes=0, max_waiting_studies=1)
+
+    def fresh():
+        return Intake(room.spool, room.queue, limits, Journal(room.log), lambda: None)
+
+    for seed in ("first", "second"):
+        assert fresh().take(incoming(room, phantoms.ct_series((1, 8, 8), seed=seed)[0]), "PEER") is Receipt.NEW
+    with pytest.raises(ObjectError) as caught:
+        fresh().take(incoming(room, slices[0]), "PEER")
+    assert (caught.value.status, caught.value.later) == (0xA700, True)
+    assert fresh().take(incoming(room, phantoms.ct_series((2, 8, 8), seed="first")[1]), "PEER") is Receipt.NEW
+
+
 def test_a_crash_between_file_and_row_leaves_nothing_behind(room, slices):
     room.intake.take(incoming(room, slices[0]), "PEER")
     study = next((room.spool.folder / "studies").iterdir())
