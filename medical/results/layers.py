@@ -18,6 +18,7 @@ from medical.outcome import Analysed, Outcome
 from medical.results.settings import ResultError
 from medical.results.sources import Sources, one_orientation, without_patient
 
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 TOLERANCE = 0.05
 """Allowed distance of a frame from its place in the map, in voxels."""
 
@@ -103,12 +104,13 @@ def _layer(key: str, members: Sequence[Analysed], sources: Sources) -> Layer:
     if several:
         planes.sort(key=lambda plane: plane.frame)
     is_placed = placed(header)
+    voxel = _voxel(header, planes, is_placed)
     if not is_placed:
-        libraries = (_one_frame(header),)
+        libraries: tuple[Any, ...] = (_one_frame(header),)
+    elif several:
+        libraries = (shared_groups(without_patient(header)),)
     else:
-        libraries = (
-            (shared_groups(without_patient(header)),) if several else tuple(one_orientation([p.header for p in planes]))
-        )
+        libraries = _with_thickness(one_orientation([plane.header for plane in planes]), voxel[0])
     return Layer(
         key=key,
         header=header,
@@ -119,7 +121,7 @@ def _layer(key: str, members: Sequence[Analysed], sources: Sources) -> Layer:
         contour=min(analysed.contour for analysed in members),
         scale=(min(analysed.scale[0] for analysed in members), max(analysed.scale[1] for analysed in members)),
         placed=is_placed,
-        voxel=_voxel(header, planes, is_placed),
+        voxel=voxel,
     )
 
 
@@ -243,14 +245,27 @@ def shared_groups(header: Any) -> Any:
 
 
 def _one_frame(header: Any) -> Any:
-    """A copy for the libraries that stands for one frame: they write maps of one frame only where there is no place."""
+    """A copy for the libraries that stands for one frame: they write maps of one frame only where there is no place.
+
+    It calls itself a secondary capture, the one kind of image of which nothing else is expected; `point_at_frame` of
+    the segmentation puts the kind right where it is repeated.
+    """
     made = without_patient(header)
-    for name in ("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+    for name in ("SOPClassUID", "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         if name in made:
             del made[name]
-    if "NumberOfFrames" in header:
-        made.NumberOfFrames = 1
+    made.SOPClassUID = SECONDARY_CAPTURE
     return made
+
+
+def _with_thickness(copies: Sequence[Any], distance: float | None) -> tuple[Any, ...]:
+    """Slice Thickness is optional in sources and looked for by highdicom: the distance of the slices stands for it."""
+    for copy in copies:
+        if not copy.get("SliceThickness"):
+            if "SliceThickness" in copy:
+                del copy["SliceThickness"]
+            copy.SliceThickness = None if distance is None else f"{distance:.10g}"[:16]
+    return tuple(copies)
 
 
 def _voxel(header: Any, planes: Sequence[Plane], is_placed: bool) -> tuple[float | None, float | None, float | None]:

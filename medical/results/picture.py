@@ -110,7 +110,7 @@ def render(path: Any, frame: int) -> UInt8[np.ndarray, "h w 3"]:
         )
     except Exception as error:  # decoders raise what they like, and their words may hold patient data
         raise AnomalyError(f"a frame cannot be decoded ({type(error).__name__})") from None
-    grey = np.asarray(values, np.float32)
+    grey: Any = np.asarray(values, np.float32)
     if grey.ndim == 2 and not _has_window(dataset):
         low, high = (float(value) for value in np.percentile(grey, PERCENTILES))
         grey = np.asarray((grey - low) * (255 / ((high - low) or 1.0)), np.float32)

@@ -77,13 +77,25 @@ def positions(layer: Layer) -> Any | None:
 
 
 def point_at_frame(made: Any, layer: Layer) -> None:
-    """Adds the frame number to the source references of an object that stands for one frame of several."""
-    if layer.placed or int(layer.header.get("NumberOfFrames") or 1) == 1:
+    """Puts the references of an object right whose source was shown to the library as one frame of another kind."""
+    if layer.placed:
+        return
+    _correct(made, layer)
+    if int(layer.header.get("NumberOfFrames") or 1) == 1:
         return
     for group in made.PerFrameFunctionalGroupsSequence:
         for derivation in group.DerivationImageSequence:
             for reference in derivation.SourceImageSequence:
                 reference.ReferencedFrameNumber = layer.frames[0]
+
+
+def _correct(made: Any, layer: Layer) -> None:
+    if made.get("ReferencedSOPInstanceUID") == layer.header.SOPInstanceUID:
+        made.ReferencedSOPClassUID = layer.header.SOPClassUID
+    for element in made:
+        if element.VR == "SQ":
+            for item in element.value:
+                _correct(item, layer)
 
 
 def _description(layer: Layer, stamp: Stamp) -> Any:

@@ -116,7 +116,8 @@ def test_frames_without_a_place_become_an_object_each(tmp_path):
     assert [one.kind for one in files] == ["seg", "seg", "sc", "ko", "sr"]
     for one, frame in zip(files[:2], (2, 7), strict=True):
         group = pydicom.dcmread(one.path).PerFrameFunctionalGroupsSequence[0]
-        assert group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber == frame
+        (source,) = group.DerivationImageSequence[0].SourceImageSequence
+        assert (source.ReferencedFrameNumber, source.ReferencedSOPClassUID) == (frame, made.SOPClassUID)
 
 
 def test_a_second_run_writes_the_same_identifiers(tmp_path):

@@ -39,6 +39,9 @@ SOURCES = {
     ),
     "enhanced CT": lambda to: cases.outcome(cases.volume([enhanced_ct(shuffled=True)], to)),
     "enhanced CT, one frame": lambda to: cases.outcome(cases.image(enhanced_ct(), to, frame=3)),
+    "CT without slice thickness": lambda to: cases.outcome(
+        cases.volume([without(one, "SliceThickness") for one in ct_series()], to)
+    ),
     "MR": lambda to: cases.outcome(cases.volume(mr_series(), to)),
     "DX": lambda to: cases.outcome(cases.image(projection(), to)),
     "DX of a hand": lambda to: cases.outcome(cases.image(projection(body_part="HAND", laterality="R"), to)),
