@@ -7,8 +7,7 @@ same ones, in every run and on every machine; without the key nobody can make th
 import hashlib
 import hmac
 import io
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -19,14 +18,11 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
-from anomaly.errors import AnomalyError
 from medical.privacy.keys import derived
+from medical.privacy.leftovers import REMOVED, Leftovers, identifiers_in
 from medical.privacy.profile import STRUCTURED, TABLE, Options, Profile
 from medical.pseudonyms import Pseudonyms
 
-REMOVED = "REMOVED"
-LEAST = 4
-"""A value with fewer characters is not looked for: it would be found everywhere by chance."""
 _EARLIEST, _DAYS = 30, 3650
 """Dates are moved back by so many days, at least and at most more."""
 _DUMMIES: dict[str, Any] = {
@@ -40,18 +36,6 @@ _DUMMIES: dict[str, Any] = {
     **dict.fromkeys(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"), REMOVED),
     **dict.fromkeys(("FD", "FL", "SS", "US", "SL", "UL", "SV", "UV"), 0),
 }
-_IDENTIFYING = {
-    *("PatientID", "OtherPatientIDs", "IssuerOfPatientID", "PatientBirthDate", "PatientAddress", "AccessionNumber"),
-    *("PatientTelephoneNumbers", "MedicalRecordLocator", "StudyID", "AdmissionID", "RequestedProcedureID"),
-    *("PerformedProcedureStepID", "ScheduledProcedureStepID", "InstitutionName", "InstitutionAddress", "StationName"),
-    *("InstitutionalDepartmentName", "DeviceSerialNumber", "RequestingService"),
-}
-_NOBODY = {"19000101", "ANONYMOUS", "ANONYMIZED", "ANONYMISED", "ANON", "NONE", "UNKNOWN", "NULL", REMOVED}
-_TEXT = ("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT")
-
-
-class IdentifierLeftError(AnomalyError):
-    """An identifier was still in an object after its de-identification; nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +77,7 @@ class Deidentifier:
         Raises:
             IdentifierLeftError: an identifier was still there afterwards, so the object must not be given away.
         """
-        search = _Search(identifiers_in(source, frozenset(self._profile.kept), kept_uids=self._options.uids))
+        leftovers = Leftovers(identifiers_in(source, frozenset(self._profile.kept), kept_uids=self._options.uids))
         patient = self._patient(source)
         work = _Work(self._profile, self._key, patient)
         study = self._names.of(f"study|{source.get('StudyInstanceUID', '')}")
@@ -102,10 +86,10 @@ class Deidentifier:
         work.clean(source)
         if not self._options.uids:
             work.map_uids(source)
-        work.replaced += search.replace(source)
+        work.replaced += leftovers.replace(source)
         self._sign(source, patient, structured=structured)
         content = _encoded(source)
-        search.require_absence(content)
+        leftovers.require_absence(content)
         return Deidentified(content, patient, study, instance, work.removed, work.replaced)
 
     def _patient(self, source: Dataset) -> str:
@@ -190,77 +174,6 @@ class _Work:
         if not uid or UID(uid).name != uid:
             return uid
         return f"2.25.{int.from_bytes(hmac.digest(self._key, f'uid|{uid}'.encode(), hashlib.sha256)[:16], 'big')}"
-
-
-def identifiers_in(source: Dataset, kept: frozenset[str] = frozenset(), *, kept_uids: bool = False) -> frozenset[str]:
-    """Returns what must not occur in the result, in lower case: of the patient, the visit, people, places and devices.
-
-    Names are looked for in their parts too; values of fewer than four characters are left out.
-
-    Args:
-        source: before de-identification.
-        kept: keywords of attributes that are kept on purpose.
-        kept_uids: whether UIDs are kept on purpose.
-    """
-    found: set[str] = set()
-    for element in _leaves(source):
-        uid = element.VR == "UI" and not kept_uids
-        if element.keyword in kept or not (uid or element.VR == "PN" or element.keyword in _IDENTIFYING):
-            continue
-        for value in element.value if element.VM > 1 else [element.value]:
-            parts = str(value).replace("=", "^").split("^") if element.VR == "PN" else [str(value)]
-            found |= {part.strip(" \0").lower() for part in parts if _to_be_sought(part.strip(" \0"), element.VR)}
-    return frozenset(found)
-
-
-def _to_be_sought(text: str, vr: str) -> bool:
-    if vr == "UI":
-        return len(text) >= 2 * LEAST and UID(text).name == text
-    return len(text) >= LEAST and text.upper() not in _NOBODY and any(character.isalnum() for character in text)
-
-
-class _Search:
-    """Looks for identifiers where no rule expects them, e.g. a name in a protocol's name."""
-
-    def __init__(self, secrets: frozenset[str]) -> None:
-        ordered = sorted(secrets, key=len, reverse=True)
-        self._secrets = ordered
-        self._words = re.compile(rf"(?<![^\W_])(?:{'|'.join(map(re.escape, ordered))})(?![^\W_])") if ordered else None
-
-    def replace(self, dataset: Dataset) -> int:
-        """Replaces every text in which an identifier stands as a word; returns how many.
-
-        A code string holds a term of the standard, such as HEAD, which may be part of a name by chance: it is
-        replaced only for what is long.
-        """
-        if self._words is None:
-            return 0
-        count = 0
-        for element in _leaves(dataset):
-            found = self._words.search(str(element.value).lower()) if element.VR in _TEXT else None
-            if found and (element.VR != "CS" or len(found[0]) >= 2 * LEAST):
-                element.value = REMOVED
-                count += 1
-        return count
-
-    def require_absence(self, content: bytes) -> None:
-        """Looks into the bytes of the file, whatever they are.
-
-        Raises:
-            IdentifierLeftError: an identifier of eight characters or more is there.
-        """
-        lower = content.lower()
-        if any(secret.encode("utf-8", "ignore") in lower for secret in self._secrets if len(secret) >= 2 * LEAST):
-            raise IdentifierLeftError("the bytes of the file still held an identifier; it was not written")
-
-
-def _leaves(dataset: Dataset) -> Iterator[DataElement]:
-    for element in dataset:
-        if element.VR == "SQ":
-            for item in element.value:
-                yield from _leaves(item)
-        elif not element.is_empty:
-            yield element
 
 
 def _encoded(target: FileDataset) -> bytes:

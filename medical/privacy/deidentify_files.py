@@ -18,8 +18,9 @@ from anomaly.errors import AnomalyError, SettingError
 from anomaly.progress import Progress, silent
 from medical.objects import Instance
 from medical.privacy.burned_in import WORDS, Risk, lines_of_text, said_risks
-from medical.privacy.deidentify import Deidentifier, IdentifierLeftError
+from medical.privacy.deidentify import Deidentifier
 from medical.privacy.files import whole_file
+from medical.privacy.leftovers import IdentifierLeftError
 from medical.privacy.profile import Options
 from medical.pseudonyms import Pseudonyms
 from medical.reading import FileEntry, PixelReader, take_inventory

@@ -195,9 +195,9 @@ def test_the_message_has_the_structure_of_the_standard(tmp_path):
 def test_codes_are_those_of_pydicom_s_dictionary():
     from pydicom.sr.codedict import codes
 
+    known = {concept.value: concept.meaning for concept in (getattr(codes.DCM, name) for name in codes.DCM.dir())}
     for member in (*AuditEvent, *AuditType, *AuditRole):
         code, meaning = member.value[:2]
-        known = {concept.value: concept.meaning for concept in (getattr(codes.DCM, name) for name in codes.DCM.dir())}
         assert known[code] == meaning
 
 

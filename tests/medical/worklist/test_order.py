@@ -11,7 +11,7 @@ from medical.refusals import Reason, Refusal
 from medical.worklist import effective_order
 from tests.medical.worklist.outcomes import CALIBRATION, LOW_SCORES, flagged, judged, outcome, outcomes
 
-few = settings(max_examples=80, deadline=None)
+few = settings(max_examples=50, deadline=None)
 lists = st.lists(outcomes(), max_size=12, unique_by=lambda one: one.study)
 
 
