@@ -71,7 +71,7 @@ def queue_command(
         overview = Overview(database)
         if retry:
             tried = overview.retry(None if retry == "all" else retry)
-            typer.echo(f"Tries again: {tried}.", err=True)
+            typer.echo(f"Tried again: {tried} of the studies.", err=True)
         rows, counts = overview.rows(finished=everything), overview.counts()
     finally:
         database.close()
@@ -84,18 +84,24 @@ def queue_command(
 
 
 def _show(rows: list[Row], counts: dict[str, int]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("study", "revision", "state", "age", "objects", "results", "waits for", "last error")
+    console = Console()
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("study", "rev.", "state", "age", "objects", "results", "waits for"):
+        table.add_column(name, no_wrap=name in ("study", "state", "age"))
     for row in rows:
         waiting = ", ".join(f"{name} ({count})" for name, count in row.waiting.items())
         cells = (row.study, str(row.revision), row.state, _age(row.age_seconds), str(row.objects), str(row.results))
-        table.add_row(*cells, waiting, Text(row.error))
-    console = Console()
+        table.add_row(*cells, waiting)
     if rows:
         console.print(table)
+    for row in rows:
+        if row.error:
+            console.print(Text(f"{row.study}: {row.error}"))
     console.print(", ".join(f"{count} {state}" for state, count in counts.items() if count) or "The queue is empty.")
 
 

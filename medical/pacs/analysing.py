@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 from medical.pacs.analysis import AnalysisProcess, AnalysisResult, AnalysisStopped
-from medical.pacs.errors import AnalysisError, ObjectError, SpoolError
+from medical.pacs.errors import AnalysisError, DamagedError, ObjectError, QueueError, SpoolError
 from medical.pacs.headers import Header, read_header
 from medical.pacs.journal import Journal, words_of
 from medical.pacs.queue import Job, Queue, ResultFile
@@ -12,7 +12,7 @@ from medical.pacs.settings import PacsSettings
 from medical.pacs.spool import Spool
 from medical.pacs.states import Cause
 
-IDLE_SECONDS = 0.5
+IDLE_SECONDS, TROUBLE_SECONDS = 0.5, 5.0
 
 
 class Analysing:
@@ -24,6 +24,7 @@ class Analysing:
         """Keeps its parts."""
         self._settings, self._queue, self._spool = settings, queue, spool
         self._process, self._journal = process, journal
+        self._unsettled: Job | None = None
 
     def run(self, news: threading.Event, stopping: threading.Event, analysed: threading.Event) -> None:
         """Analyses until the service stops.
@@ -35,7 +36,13 @@ class Analysing:
         """
         while not stopping.is_set():
             news.clear()
-            if self.step():
+            try:
+                busy = self.step()
+            except Exception as error:  # e.g. the disk of the queue is full: the service must outlive that
+                self._journal.note("warning", error=words_of(error))
+                stopping.wait(TROUBLE_SECONDS)
+                continue
+            if busy:
                 analysed.set()
             else:
                 news.wait(IDLE_SECONDS)
@@ -43,23 +50,33 @@ class Analysing:
 
     def step(self) -> bool:
         """Completes studies and makes one attempt to analyse one; False if none waits."""
+        if self._unsettled is not None:  # the queue could not be told how its attempt ended
+            self._queue.put_back(self._unsettled)
         for study in self._queue.complete(int(self._settings.complete_after_seconds * 1e6)):
             self._journal.note("complete", study=study)
-        job = self._queue.claim()
+        self._unsettled = job = self._queue.claim()
         if job is None:
             return False
+        self._settle(job)
+        self._unsettled = None
+        return True
+
+    def _settle(self, job: Job) -> None:
         try:
             self._attempt(job)
         except AnalysisStopped:
             self._queue.put_back(job)
-        except SpoolError as error:
+        except DamagedError as error:
             self._queue.failed(job.revision, Cause.SPOOL_DAMAGED, str(error))
             self._journal.note("failed", study=job.study, cause=Cause.SPOOL_DAMAGED, error=str(error))
+        except (SpoolError, OSError) as error:
+            self._ended(job, Cause.SPOOL_ROOM, words_of(error), attempts=job.attempt + 1)
         except AnalysisError as error:
             self._ended(job, error.cause, error.detail)
-        except Exception as error:  # the service lives on; the study is tried again, or not analysed
+        except QueueError:
+            raise
+        except Exception as error:  # an answer that cannot be understood; the study is tried again, or not analysed
             self._ended(job, Cause.ANALYSER_ERROR, words_of(error))
-        return True
 
     def _attempt(self, job: Job) -> None:
         self._journal.note("analysing", study=job.study, count=len(job.files), attempt=job.attempt)
@@ -96,10 +113,10 @@ class Analysing:
             made.append((file, ResultFile(header, f"{self._spool.pseudonyms.of(header.uid)}.dcm")))
         return made
 
-    def _ended(self, job: Job, cause: Cause, detail: str) -> None:
+    def _ended(self, job: Job, cause: Cause, detail: str, attempts: int | None = None) -> None:
         pause = self._settings.retries.first_seconds * 2 ** (job.attempt - 1)
         longest = self._settings.retries.longest_seconds
-        attempts = self._settings.analysis.attempts
+        attempts = attempts or self._settings.analysis.attempts
         state = self._queue.not_analysed(job, cause, detail, attempts, int(min(pause, longest) * 1e6))
         self._journal.note(
             "no result", study=job.study, cause=cause, error=detail, attempt=job.attempt, state=state.value

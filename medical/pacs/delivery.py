@@ -8,7 +8,7 @@ from typing import Protocol
 
 from medical.pacs.associations import Remote, commit, store, stored
 from medical.pacs.commitment import Reports
-from medical.pacs.errors import DeliveryError, SpoolError
+from medical.pacs.errors import DamagedError, DeliveryError
 from medical.pacs.journal import Journal, words_of
 from medical.pacs.outgoing import Item, Outgoing, Parcel
 from medical.pacs.settings import Destination, DicomDestination, Node, Retries, WebDestination
@@ -104,7 +104,12 @@ class Delivery:
         """Delivers until the service stops; `news` is set when there may be something new."""
         while not stopping.is_set():
             news.clear()
-            if not self.step():
+            try:
+                busy = self.step()
+            except Exception as error:  # e.g. the disk of the queue is full: the deliveries must outlive that
+                self._journal.note("warning", destination=self._name, error=words_of(error))
+                busy = False
+            if not busy:
                 news.wait(IDLE_SECONDS)
 
     def step(self) -> bool:
@@ -114,7 +119,7 @@ class Delivery:
             return False
         try:
             self._attempt(parcel)
-        except SpoolError as error:
+        except DamagedError as error:
             self._outgoing.damaged(parcel, str(error))
             self._journal.note("failed", study=parcel.study, destination=self._name, error=str(error))
         except Exception as error:  # nothing may end the deliveries; the results stay

@@ -3,7 +3,8 @@
 AnomalyError
 ├── ConfigError      the file of settings cannot be used; one line per fault
 ├── QueueError       the database of the queue cannot be opened, read or written; nothing of the call was stored
-├── SpoolError       a stored file is missing, changed or cannot be written
+├── SpoolError       the spool cannot be written or read at the moment
+│   └── DamagedError a stored file is missing or has changed since it was stored
 ├── ObjectError      an object was not taken; `status` is what a C-STORE answers
 ├── AnalysisError    one attempt to analyse a study ended without a result; `cause` says how
 ├── DeliveryError    results were not delivered or not found afterwards; they stay and are tried again
@@ -34,7 +35,11 @@ class QueueError(AnomalyError):
 
 
 class SpoolError(AnomalyError):
-    """A stored file is missing, was changed, or cannot be written."""
+    """The spool cannot be written or read at the moment, e.g. because the disk is full."""
+
+
+class DamagedError(SpoolError):
+    """A stored file is missing, or has changed since it was stored."""
 
 
 class ObjectError(AnomalyError):

@@ -37,8 +37,8 @@ class DropFolder:
         while not stopping.is_set():
             try:
                 self.look()
-            except OSError as error:
-                self._journal.note("folder failed", error=type(error).__name__)
+            except Exception as error:  # files may come and go while they are looked at
+                self._journal.note("folder failed", error=words_of(error))
             stopping.wait(self._settings.every_seconds)
 
     def look(self) -> int:

@@ -9,6 +9,7 @@ import logging
 import sys
 import threading
 import warnings
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TextIO, TypedDict, Unpack
 
@@ -54,8 +55,9 @@ class Journal:
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}
         with self._lock:
             stream = self._stream or sys.stderr
-            stream.write(json.dumps(line) + "\n")
-            stream.flush()
+            with suppress(OSError, ValueError):  # nobody reads the log, or its disk is full: the service goes on
+                stream.write(json.dumps(line) + "\n")
+                stream.flush()
 
 
 def words_of(error: BaseException) -> str:

@@ -3,11 +3,10 @@
 import threading
 from datetime import date, timedelta
 
-from anomaly.errors import AnomalyError
 from medical.pacs.contexts import IMAGES
 from medical.pacs.errors import ObjectError
 from medical.pacs.intake import Intake
-from medical.pacs.journal import Journal
+from medical.pacs.journal import Journal, words_of
 from medical.pacs.queue import Queue
 from medical.pacs.settings import WebIntake
 from medical.pacs.spool import Spool
@@ -32,8 +31,8 @@ class Polling:
         while not stopping.is_set():
             try:
                 self.ask(stopping)
-            except AnomalyError as error:
-                self._journal.note("dicomweb failed", error=str(error))
+            except Exception as error:  # what servers answer may be anything
+                self._journal.note("dicomweb failed", error=words_of(error))
             stopping.wait(self._settings.every_seconds)
 
     def ask(self, stopping: threading.Event) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anomaly.errors import SettingError
-from medical.pacs.errors import SpoolError
+from medical.pacs.errors import DamagedError, SpoolError
 from medical.pacs.headers import digest_of
 from medical.privacy.encryption import Vault, VaultError
 from medical.privacy.files import sync_folder, whole_file
@@ -152,7 +152,8 @@ class Spool:
         """Gives readable files, checked against their digests; decrypted copies live as long as the block.
 
         Raises:
-            SpoolError: a file is missing or has changed.
+            DamagedError: a file is missing or has changed.
+            SpoolError: a file cannot be decrypted at the moment.
         """
         if self._vault is None:
             yield tuple(_checked(self._studies / one.study / one.name, one) for one in stored)
@@ -164,9 +165,12 @@ class Spool:
         assert self._vault is not None
         try:
             self._vault.read_into(self._studies / stored.study / stored.name, target, label=stored.name)
-        except (VaultError, OSError) as error:
-            words = str(error) if isinstance(error, VaultError) else type(error).__name__
-            raise SpoolError(f"a stored file cannot be decrypted: {words}") from None
+        except VaultError as error:
+            raise DamagedError(f"a stored file cannot be decrypted: {error}") from None
+        except FileNotFoundError:
+            raise DamagedError("a stored file is missing") from None
+        except OSError as error:
+            raise SpoolError(f"a stored file cannot be decrypted: {type(error).__name__}") from None
         return _checked(target, stored)
 
 
@@ -201,5 +205,5 @@ def _checked(path: Path, stored: Stored) -> Path:
     except Exception:  # pydicom raises many kinds
         digest = ""
     if digest != stored.digest:
-        raise SpoolError("a stored file is missing or has changed since it was stored")
+        raise DamagedError("a stored file is missing or has changed since it was stored")
     return path

@@ -46,5 +46,7 @@ class Cause(StrEnum):
     """What it returned cannot be sent: no DICOM object, an UID that is used already."""
     OBJECTS_REMOVED = "OBJECTS_REMOVED"
     """Earlier objects of the study were removed from the spool when it was done; the study must be sent again."""
+    SPOOL_ROOM = "SPOOL_ROOM"
+    """The spool could not be written; tried again until it can."""
     SPOOL_DAMAGED = "SPOOL_DAMAGED"
     """A stored file is missing or has changed."""

@@ -31,18 +31,18 @@ def outcomes(tmp_path_factory):
             f"not installed: {', '.join(missing) or 'orthanc-dicomweb'}; apt-get install orthanc "
             "orthanc-dicomweb dcmtk iproute2"
         )
-    if subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode:
-        pytest.skip("this kernel or container allows no network namespace (unshare -rn)")
+    if subprocess.run(["unshare", "-rnpf", "true"], capture_output=True).returncode:
+        pytest.skip("this kernel or container allows no namespaces (unshare -rnpf)")
     report = tmp_path_factory.mktemp("peer") / "report.xml"
     options = f"-q -p no:cacheprovider -o python_files={CHECKS.name} --junitxml={report}"
     inside = f'ip link set lo up && exec "{sys.executable}" -m pytest {options} "{CHECKS}"'
     ran = subprocess.run(
-        ["unshare", "-rn", "bash", "-c", inside],
+        ["unshare", "-rnpf", "--kill-child", "bash", "-c", inside],
         capture_output=True,
         text=True,
         cwd=CHECKS.parents[3],
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-        timeout=170,
+        timeout=400,
     )
     assert report.exists(), ran.stdout[-3000:] + ran.stderr[-3000:]
     found = {}
