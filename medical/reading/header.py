@@ -65,11 +65,8 @@ def read_header(path: Path, limits: Limits) -> tuple[Opened, dict[str, Any]]:
 
 def _checked(opened: Opened, limits: Limits, about: dict[str, Any]) -> dict[str, Any]:
     header = opened.header
-    about |= {"modality": known(header, "Modality"), "patient": _patient(header)}
     about |= {"rows": integer(header, "Rows"), "columns": integer(header, "Columns")}
     about["frames"] = _frames(header)
-    if valid_uid(study := uid(header, "StudyInstanceUID")):
-        about["study"] = study
     uids = _checked_uids(header)
     if opened.pixels is None:
         raise RefusedError(Reason.NO_PIXELS, "the object has no pixels")
@@ -83,10 +80,6 @@ def _checked(opened: Opened, limits: Limits, about: dict[str, Any]) -> dict[str,
     planes = [plane(header, frame) for frame in range(1, form["frames"] + 1)] if enhanced else None
     instance |= _place(header, planes)
     return {"instance": instance, "planes": planes, "patient": about["patient"]}
-
-
-def _patient(header: Dataset) -> list[str]:
-    return [text(header, "IssuerOfPatientID"), text(header, "PatientID")]
 
 
 def _frames(header: Dataset) -> int | None:

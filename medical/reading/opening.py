@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NoReturn
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
-from medical.reading.attributes import uid
+from medical.reading.attributes import known, text, uid, valid_uid
 from medical.reading.classes import (
     BIG_ENDIAN,
     DEFLATED,
@@ -131,8 +131,22 @@ def _opened(file: BinaryIO, limits: Limits, about: dict[str, Any]) -> Opened:
     meta = _meta(file, limits)
     sop_class, syntax = uid(meta, "MediaStorageSOPClassUID"), uid(meta, "TransferSyntaxUID")
     about |= {"sop_class": sop_class, "transfer_syntax": syntax}
-    if sop_class:
-        check_class(sop_class)
+    try:
+        buffer, header = _header(file, syntax, limits, about)
+    except RefusedError:
+        if sop_class:
+            check_class(sop_class)  # an object that is not analysed is that, whatever else is wrong with it
+        raise
+    found = uid(header, "SOPClassUID")
+    about["sop_class"] = found or sop_class
+    _identify(header, about)
+    check_class(found or sop_class)
+    if not found or sop_class not in ("", found):
+        raise RefusedError(Reason.HEADER, "the data set names no SOP class, or another than the file meta information")
+    return Opened(buffer, header, syntax, _pixel_element(buffer, syntax == IMPLICIT, syntax != BIG_ENDIAN))
+
+
+def _header(file: BinaryIO, syntax: str, limits: Limits, about: dict[str, Any]) -> tuple[BinaryIO, Dataset]:
     if not syntax:
         _refuse_without_syntax(file, limits, about)
     if syntax not in TRANSFER_SYNTAXES:
@@ -140,14 +154,15 @@ def _opened(file: BinaryIO, limits: Limits, about: dict[str, Any]) -> Opened:
             Reason.TRANSFER_SYNTAX, f"the transfer syntax is not one of those read: {syntax_name(syntax)}"
         )
     buffer = _inflated(file, limits) if syntax == DEFLATED else file
-    implicit, little = syntax == IMPLICIT, syntax != BIG_ENDIAN
-    header = _dataset(buffer, implicit, little, lambda tag: tag in _PIXELS, limits)
-    found = uid(header, "SOPClassUID")
-    about["sop_class"] = found or sop_class
-    check_class(found)
-    if sop_class and found != sop_class:
-        raise RefusedError(Reason.HEADER, "the file meta information names another SOP class than the data set")
-    return Opened(buffer, header, syntax, _pixel_element(buffer, implicit, little))
+    return buffer, _dataset(buffer, syntax == IMPLICIT, syntax != BIG_ENDIAN, lambda tag: tag in _PIXELS, limits)
+
+
+def _identify(header: Dataset, about: dict[str, Any]) -> None:
+    """What a refused object is, too, so that it stays with its study."""
+    about["modality"] = known(header, "Modality")
+    about["patient"] = [text(header, "IssuerOfPatientID"), text(header, "PatientID")]
+    if valid_uid(study := uid(header, "StudyInstanceUID")):
+        about["study"] = study
 
 
 def read_any(file: BinaryIO, limits: Limits, about: dict[str, Any]) -> Dataset:

@@ -211,6 +211,17 @@ def test_study_of_which_nothing_can_be_analysed_is_still_a_study(tmp_path, taken
     assert study.refused[0].study == study.uid
 
 
+def test_report_of_a_study_stays_with_it(tmp_path, taken):
+    image, report = phantoms.projection(), phantoms.projection()
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.33"
+    report.SOPInstanceUID = report.file_meta.MediaStorageSOPInstanceUID = phantoms.ROOT + "9"
+    del report.PixelData
+    phantoms.save([image, report], tmp_path)
+    (study,) = taken(tmp_path).studies
+    assert len(study.instances) == 1
+    assert [one.refusal.reason for one in study.refused] == [Reason.SOP_CLASS]
+
+
 def test_progress_counts_every_file(tmp_path, pseudonyms, pixels):
     phantoms.save(phantoms.ct_series(SHAPE), tmp_path)
     said = []

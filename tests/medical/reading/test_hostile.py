@@ -260,11 +260,11 @@ def test_time_limit_kills_and_a_fresh_process_goes_on(tmp_path, pseudonyms):
     path = phantoms.save(phantoms.projection(), tmp_path)[0]
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)  # nothing ever writes to it: opening it waits for ever
-    with PixelReader(Limits(seconds=0.5)) as reader:
+    with PixelReader(Limits(seconds=2)) as reader:
         begun = time.monotonic()
         with pytest.raises(RefusedError, match="longer than"):
             reader.worker.ask("header", fifo)
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 30
         (entry,) = take_inventory([path], pseudonyms, pixels=reader).files
         assert reader.image(entry.found).values.shape == (64, 48)
 
