@@ -3,17 +3,18 @@
     python examples/wrap_xrays.py kermany DATA/cxr_kermany --out kermany
     python examples/wrap_xrays.py nih DATA/cxr_nih_256 --out nih
 
-writes train/ (normal studies), test/ (normal and abnormal ones) and labels.csv (study, label, view, file), each image as
-a study of its own: a Secondary Capture with modality DX, body part, and view, sex and age where the set knows them.
-The pixels are copied as they are. Then:
+writes train/ (normal studies), test/ (normal and abnormal ones) and labels.csv, each image as a study of its own: a
+Secondary Capture with modality DX, body part, and view, sex and age where the set knows them. The pixels are copied as
+they are. labels.csv holds study, label, view, and three shortcuts of the picture: single numbers that know nothing of
+disease (mean grey, mean horizontal gradient, size of the file). Then:
 
     anomaly triage fit nih/train -o chest.safetensors
     anomaly triage run chest.safetensors nih/test --out worklist
-    anomaly triage evaluate worklist/worklist.json --labels nih/labels.csv
+    anomaly triage evaluate worklist/worklist.json --labels nih/labels.csv --by view
 
 Protocols. Kermany: the folders of the set, patients are disjoint; normal against pneumonia. NIH: learned from
 "No findings" without patients of the test part and without images that RSNA's radiologists read as not normal; tested
-inside "Pneumonia" alone, RSNA class Normal against Lung Opacity, because the two folders differ in brightness and noise.
+inside "Pneumonia" alone, RSNA class Normal against Lung Opacity: the two folders differ in brightness and noise.
 """
 
 import argparse
@@ -67,6 +68,7 @@ def nih(root: Path) -> Iterator[Picture]:
             yield Picture(path, "test", TESTED[row["rsna_class"]], *known)
 
 
+SHORTCUTS = ("mean grey", "mean gradient", "file size")
 SETS = {"kermany": kermany, "nih": nih}
 
 
@@ -124,12 +126,17 @@ def main() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         made.save_as(path)
         if picture.part == "test":
-            rows.append([made.StudyInstanceUID, picture.label, picture.view or "unknown", path.name])
+            rows.append([made.StudyInstanceUID, picture.label, picture.view or "unknown", *_shortcuts(picture, made)])
     with (arguments.out / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["study", "label", "view", "file"])
+        writer.writerow(["study", "label", "view", *SHORTCUTS])
         writer.writerows(rows)
     print(f"{len(pictures)} studies in {arguments.out}; {len(rows)} to be tested are listed in labels.csv")
+
+
+def _shortcuts(picture: Picture, made: SCImage) -> tuple[float, float, int]:
+    pixels = made.pixel_array.astype(np.float32)
+    return float(pixels.mean()), float(np.abs(np.diff(pixels, axis=1)).mean()), picture.path.stat().st_size
 
 
 def _spaced(pictures: list[Picture], limit: int) -> list[Picture]:

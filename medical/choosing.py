@@ -56,11 +56,11 @@ def choose(studies: Sequence[Study], wishes: Wishes) -> Choice:
     if not series:
         raise SettingError("there is no object to learn from; `anomaly triage check PATHS` says why")
     geometry = wishes.geometry or _usual(series)
-    chosen = series if geometry == "image" else [one for one in series if one.irregular is None]
+    chosen = series if geometry == "image" else [one for one in series if _is_volume(one)]
     if not chosen:
+        why = series[0].irregular or "single images"
         raise SettingError(
-            f"none of {len(series)} series is a regular volume ({series[0].irregular}); "
-            "`anomaly triage check PATHS` says why of each"
+            f"none of {len(series)} series is a regular volume ({why}); `anomaly triage check PATHS` says it of each"
         )
     unit = _unit(chosen)
     window = _window(unit, geometry, wishes.window)
@@ -85,6 +85,11 @@ def slice_distance(series: Series) -> float | None:
     normal = np.cross(first.orientation[:3], first.orientation[3:])
     length = abs(float(normal @ (np.array(last.position) - np.array(first.position))))
     return length / (len(series.instances) - 1)
+
+
+def _is_volume(series: Series) -> bool:
+    several = len(series.instances) > 1 or series.instances[0].frames > 1
+    return several and series.irregular is None
 
 
 def _usual(series: Sequence[Series]) -> Geometry:

@@ -99,8 +99,9 @@ def read_cases(worklist: Path, labels: Path, by: str = "") -> list[Case]:
     named = {row["study"]: row for row in known}
     if set(named) != set(rows):
         raise DatasetError(
-            f"{len(set(rows) - set(named))} studies of the worklist have no label, {len(set(named) - set(rows))} labels have "
-            "no study in the worklist; every study needs both, else the figures would flatter"
+            f"{len(set(rows) - set(named))} studies of the worklist have no label, "
+            f"{len(set(named) - set(rows))} labels have no study in the worklist; every study needs both, else the "
+            "figures would flatter"
         )
     shortcuts = [name for name in known[0] if name not in needed and all(_is_number(row[name]) for row in known)]
     return [_case(row, named[uid], by, shortcuts) for uid, row in rows.items()]

@@ -30,7 +30,8 @@ from anomaly.detectors.embedding import feature_maps
 from anomaly.errors import ArtifactError, CalibrationError
 from anomaly.input_spec import InputSpec
 
-SIDE, GRID, COMPONENTS = 128, 2, 32
+SIDE, GRID, COMPONENTS, MARGIN = 128, 2, 32, 1.2
+LEAST_SPREAD, LEAST_LIMIT = 0.1, 1.0
 _VERSION = 1
 _INPUT = InputSpec(channels=1, dtype="float32", value_range=(0.0, 1.0), size=(SIDE, SIDE), resize="stretch")
 
@@ -56,9 +57,10 @@ class Familiarity:
 
     Attributes:
         center: (d,) mean layout.
-        spread: (d,) standard deviation of each number.
+        spread: (d,) standard deviation of each number, `LEAST_SPREAD` times the mean number at least.
         components: (k, d) orthonormal directions in which normals differ.
-        limit: the largest distance among normals that were held out; what lies farther is not familiar.
+        limit: `MARGIN` times the largest distance among normals that were held out, `LEAST_LIMIT` at least; beyond it
+            nothing is familiar.
         held_out: their number.
         backbone: sha256 of the weights that made the layouts.
     """
@@ -71,10 +73,11 @@ class Familiarity:
     backbone: str
 
     def distance(self, layouts: Float32[np.ndarray, "n d"]) -> Float64[np.ndarray, " n"]:
-        """Returns how far layouts lie from what normals have in common: length of the standardised residual."""
+        """Returns how far layouts lie from what normals have in common: rms of the standardised residual."""
         standard = (layouts.astype(np.float64) - self.center) / self.spread
         inside = standard @ self.components.T.astype(np.float64)
-        return np.asarray(np.sqrt(np.maximum((standard**2).sum(axis=1) - (inside**2).sum(axis=1), 0.0)))
+        squares = (standard**2).sum(axis=1) - (inside**2).sum(axis=1)
+        return np.asarray(np.sqrt(np.maximum(squares, 0.0) / standard.shape[1]))
 
     def knows(self, distance: float) -> bool:
         """Returns whether an image at this distance is of the kind that the model was trained on."""
@@ -123,12 +126,13 @@ def learn(layouts: Float32[np.ndarray, "n d"], held_out: Float32[np.ndarray, "m 
             f"{len(held_out)}"
         )
     center = layouts.mean(axis=0, dtype=np.float64).astype(np.float32)
-    spread = (layouts.std(axis=0, dtype=np.float64) + 1e-6).astype(np.float32)
+    least = LEAST_SPREAD * float(np.abs(center).mean()) + 1e-6
+    spread = np.maximum(layouts.std(axis=0, dtype=np.float64), least).astype(np.float32)
     standard = (layouts.astype(np.float64) - center) / spread
     kept = min(COMPONENTS, len(layouts) - 1)
     components = np.linalg.svd(standard, full_matrices=False)[2][:kept].astype(np.float32)
     known = Familiarity(center, spread, components, np.inf, len(held_out), _backbone().provenance.sha256)
-    limit = float(known.distance(held_out).max())
+    limit = max(MARGIN * float(known.distance(held_out).max()), LEAST_LIMIT)
     return Familiarity(center, spread, components, limit, len(held_out), known.backbone)
 
 

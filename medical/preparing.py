@@ -25,7 +25,7 @@ Voxel = tuple[float, float, float]
 """Size of a voxel in mm along inferior-superior, anterior-posterior and right-left."""
 
 LOWEST, HIGHEST = 0.5, 99.5
-_AXES = "SPL"
+_AXES, _LABELS = "SPL", (("L", "R"), ("P", "A"), ("I", "S"))
 
 
 def value_range(contract: Contract) -> tuple[float, float]:
@@ -57,7 +57,7 @@ def resampled(volume: Volume, contract: Contract, voxel: Voxel) -> "MetaTensor":
     from medical.reading import to_metatensor
 
     tensor = to_metatensor(replace(volume, values=_windowed(_scaled(volume, contract), contract)))
-    placed = Spacing(pixdim=voxel, dtype=torch.float32)(Orientation(axcodes=_AXES)(tensor))
+    placed = Spacing(pixdim=voxel, dtype=torch.float32)(Orientation(axcodes=_AXES, labels=_LABELS)(tensor))
     if min(placed.shape[1:]) < 2:
         found = " x ".join(f"{length:.3g}" for length in volume.spacing)
         raise RefusedError(Reason.SPACING, f"a volume with voxels of {found} mm has too few of them for the model")

@@ -117,5 +117,5 @@ def _slice_by_slice(
 def _layout(frames: Float[Tensor, "n 1 h w"], contract: Contract) -> Float32[np.ndarray, " d"]:
     low, high = value_range(contract)
     chosen = np.unique(np.linspace(0, len(frames) - 1, LAYOUT_SLICES).round().astype(int))
-    layouts = [layout_of((frames[index] - low) / (high - low)) for index in chosen]
+    layouts = [layout_of(((frames[index] - low) / (high - low)).clamp(0, 1)) for index in chosen]  # rounding
     return np.asarray(np.mean(layouts, axis=0), dtype=np.float32)

@@ -26,7 +26,7 @@ def fit_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write, *.safetensors.")],
     detector: Annotated[
         str, typer.Option(help="A detector of `anomaly fit`, or volume_autoencoder for whole volumes.")
-    ] = "subspace",
+    ] = "memory_bank",
     backbone: Annotated[str, typer.Option(help="bundled, or any timm model.")] = "bundled",
     layers: Annotated[str, typer.Option(help="Layers of the backbone, comma separated.")] = "",
     weights: Annotated[Path | None, typer.Option(help="File with the backbone's weights; no network is used.")] = None,
@@ -102,7 +102,7 @@ def lines_of(model: TriageModel) -> list[str]:
     known = model.familiarity
     lines = [*(f"  {name}: {value}" for name, value in rows.items()), "", "It may be asked about:"]
     lines += [f"  {name}: {value}" for name, value in model.contract.rows().items()]
-    lines += [f"  kind of image: no farther from the training than {known.held_out} normals held out", ""]
+    lines += [f"  kind of image: hardly farther from the training than {known.held_out} normals held out", ""]
     lines += [model.artifact.calibration.in_words(), ""]
     if model.subgroups:
         lines.append("Flags among the normal patients held out (the thresholds were set on them):")

@@ -64,7 +64,7 @@ def run_command(
             run.add(outcome)
             advance(1)
     about = About(triage_model.algorithm(), triage_model.artifact.calibration, datetime.now().astimezone())
-    written = write_worklist(run.outcomes, out, about, run.pictures or None)
+    written = write_worklist(run.outcomes, out, about, None)
     flagged = sum(outcome.flagged for outcome in run.outcomes)
     silent = sum(outcome.refusal is not None for outcome in run.outcomes)
     typer.echo(

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from medical.objects import RefusedFile
     from medical.pseudonyms import Pseudonyms
 
-_SHOWN = 10
-
 
 def pseudonyms_of(key_file: Path | None = None) -> Pseudonyms:
     """Returns pseudonyms with the site's key; with a key of this run alone where the site has none."""
@@ -28,10 +26,9 @@ def say_refused(refused: Sequence[RefusedFile]) -> None:
     """Says how many objects were refused, and why; no file is named, since names of files may name patients."""
     if not refused:
         return
-    counts = Counter(str(one.refusal) for one in refused)
+    counts = Counter(one.refusal.reason for one in refused)
+    examples = {one.refusal.reason: one.refusal.detail for one in reversed(refused)}
     typer.secho(f"\n{len(refused)} object(s) were not used:", fg=typer.colors.YELLOW, err=True)
-    for words, count in counts.most_common(_SHOWN):
-        typer.echo(f"  {count} x {words}", err=True)
-    if len(counts) > _SHOWN:
-        typer.echo(f"  and {len(counts) - _SHOWN} more reasons", err=True)
-    typer.echo("`anomaly triage check PATHS` says it of each object.", err=True)
+    for reason, count in counts.most_common():
+        more = "e.g. " if count > 1 else ""
+        typer.echo(f"  {count} x {reason}: {more}{examples[reason]}", err=True)

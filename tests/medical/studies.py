@@ -1,0 +1,52 @@
+"""Small studies on disk: phantoms that vary a little, each a patient of its own."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tests.medical.phantoms import body, ct_series, projection
+
+CHEST, HEAD = (64, 48), (6, 32, 40)
+
+
+def chest(seed: int, abnormal: bool = False) -> np.ndarray:
+    """(H, W) in 0..1 as shown on a screen; with a bright disc where abnormal."""
+    random = np.random.default_rng(seed)
+    wave = 0.05 * np.sin(np.linspace(0, 6 + random.uniform(-0.5, 0.5), CHEST[1]))
+    values = 0.1 + (body(CHEST) + 1000) / 2000 * random.uniform(0.9, 1.0) + wave + random.normal(0, 0.02, CHEST)
+    if abnormal:
+        rows, columns = np.mgrid[: CHEST[0], : CHEST[1]]
+        values[(rows - 40) ** 2 + (columns - 16) ** 2 < 8] += 0.25
+    return np.clip(values, 0, 1)
+
+
+def write_chests(folder: Path, seeds: range, *, abnormal: bool = False, patients: int | None = None, **header) -> Path:
+    """One study per seed; `patients` makes that many patients of them; `header` sets attributes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        made = projection(CHEST, seed=f"chest {seed}", values=chest(seed, abnormal))
+        made.PatientID = f"PLANTED-{seed % patients if patients else seed}"
+        for name, value in header.items():
+            setattr(made, name, value)
+        made.save_as(folder / f"{seed}.dcm", enforce_file_format=True)
+    return folder
+
+
+def head(seed: int, lesion: bool = False) -> np.ndarray:
+    """(D, H, W) Hounsfield units, int16; with a bright block where there is a lesion."""
+    random = np.random.default_rng(seed)
+    values = body(HEAD) + random.normal(0, 20, HEAD)
+    if lesion:
+        values[2:4, 12:18, 10:16] = 900
+    return values.round().astype(np.int16)
+
+
+def write_heads(folder: Path, seeds: range, *, lesion: bool = False, **broken) -> Path:
+    """One CT study of six slices per seed; `broken` as in `ct_series`."""
+    for seed in seeds:
+        place = folder / str(seed)
+        place.mkdir(parents=True, exist_ok=True)
+        for number, made in enumerate(ct_series(HEAD, values=head(seed, lesion), seed=f"head {seed}", **broken)):
+            made.PatientID = f"PLANTED-{seed}"
+            made.save_as(place / f"{number}.dcm", enforce_file_format=True)
+    return folder
