@@ -115,7 +115,7 @@ def test_killed_while_receiving_analysing_and_delivering(orthanc, service, study
     assert [(row.state, row.objects) for row in started.rows()] == [("analysing", SLICES)]
     started.start()
     # Orthanc stores the second result, and its answer never arrives
-    assert proxy.kept.wait(40)
+    assert proxy.kept.wait(60)
     started.kill()
     assert [(row.state, row.waiting) for row in started.rows()] == [("delivering", {"pacs": 3})]
     assert len(orthanc.uids()) == 2

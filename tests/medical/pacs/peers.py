@@ -18,7 +18,7 @@ HTTP_PORT, DICOM_PORT, OUR_PORT, PROXY_PORT = 8042, 4242, 11112, 4243
 WEB = f"http://127.0.0.1:{HTTP_PORT}/dicom-web"
 
 
-def until(condition, seconds=20):
+def until(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -100,7 +100,7 @@ class Service:
         before = self.events("started")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*command, str(self.config)], stderr=log, stdout=log, env=env)
-        until(lambda: len(self.events("started")) > len(before), 40)
+        until(lambda: len(self.events("started")) > len(before), 60)
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
@@ -140,7 +140,7 @@ class Service:
         connection.close()
         return found
 
-    def wait_for(self, state, count=1, seconds=30):
+    def wait_for(self, state, count=1, seconds=60):
         until(lambda: [row.state for row in self.rows()].count(state) >= count, seconds)
 
 
