@@ -52,8 +52,9 @@ class Analysing:
         """Completes studies and makes one attempt to analyse one; False if none waits."""
         if self._unsettled is not None:  # the queue could not be told how its attempt ended
             self._queue.put_back(self._unsettled)
-        for study in self._queue.complete(int(self._settings.complete_after_seconds * 1e6)):
-            self._journal.note("complete", study=study)
+        done = self._queue.complete(int(self._settings.complete_after_seconds * 1e6))
+        for study, sources in done.items():
+            self._journal.note("complete", study=study, source=", ".join(sources))
         self._unsettled = job = self._queue.claim()
         if job is None:
             return False

@@ -9,6 +9,7 @@ import logging
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TextIO, TypedDict, Unpack
@@ -44,6 +45,11 @@ class Journal:
     def __init__(self, stream: TextIO | None = None) -> None:
         """Writes to standard error unless another stream is given."""
         self._stream, self._lock = stream, threading.Lock()
+        self._listener: Callable[[str, Fields], None] | None = None
+
+    def told_to(self, listener: Callable[[str, Fields], None]) -> None:
+        """Tells each event to a listener, too: the audit trail. If that fails the log says so."""
+        self._listener = listener
 
     def note(self, event: str, **fields: Unpack[Fields]) -> None:
         """Writes one line.
@@ -58,6 +64,11 @@ class Journal:
             with suppress(OSError, ValueError):  # nobody reads the log, or its disk is full: the service goes on
                 stream.write(json.dumps(line) + "\n")
                 stream.flush()
+        if self._listener is not None and event != "audit failed":
+            try:
+                self._listener(event, fields)
+            except Exception as error:  # a service that works and says so is better than none
+                self.note("audit failed", error=words_of(error))
 
 
 def words_of(error: BaseException) -> str:

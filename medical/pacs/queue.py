@@ -149,8 +149,12 @@ class Queue:
         with self._database.reading() as connection:
             return connection.execute(query.where(revisions.c.state == State.RECEIVING)).first() is not None
 
-    def complete(self, timeout_us: int) -> list[str]:
-        """Ends the receiving of studies for which nothing has come for so long; returns their pseudonyms."""
+    def complete(self, timeout_us: int) -> dict[str, list[str]]:
+        """Ends the receiving of studies for which nothing has come for so long.
+
+        Returns:
+            Their pseudonyms, and who sent the objects of each.
+        """
         now = self._clock()
         with self._database.writing() as connection:
             quiet = (revisions.c.state == State.RECEIVING) & (revisions.c.last_us <= now - timeout_us)
@@ -162,7 +166,10 @@ class Queue:
                     self._end(connection, row[0], State.NOT_ANALYSED, Cause.OBJECTS_REMOVED, words)
                 else:
                     connection.execute(_at(row[0]).values(state=State.COMPLETE, changed_us=now))
-        return [row.pseudonym for row in found]
+            senders = {
+                row.pseudonym: select(objects.c.source).where(objects.c.study == row[1]).distinct() for row in found
+            }
+            return {name: sorted(connection.execute(query).scalars()) for name, query in senders.items()}
 
     def claim(self) -> Job | None:
         """Begins an attempt to analyse the study that waits longest; None if none waits."""

@@ -21,6 +21,7 @@ from anomaly.errors import AnomalyError, SettingError
 from medical.outcome import DISCLAIMER
 from medical.pacs.analysing import Analysing
 from medical.pacs.analysis import AnalysisProcess
+from medical.pacs.auditing import Auditor
 from medical.pacs.commitment import Reports
 from medical.pacs.database import Database
 from medical.pacs.delivery import Delivery, carrier_of
@@ -33,8 +34,9 @@ from medical.pacs.polling import Polling
 from medical.pacs.queue import Queue
 from medical.pacs.scp import StoreScp
 from medical.pacs.settings import PacsSettings
-from medical.pacs.spool import Spool, open_spool
+from medical.pacs.spool import Spool
 from medical.privacy.files import whole_file
+from medical.pseudonyms import key_from
 
 QUEUE_FILE, HEARTBEAT_FILE = "queue.sqlite", "heartbeat.json"
 LOOK_SECONDS, HEARTBEAT_SECONDS, TIDY_SECONDS, STOP_SECONDS = 0.2, 5.0, 60.0, 20.0
@@ -86,13 +88,15 @@ class Service:
             SpoolError: the spool cannot be used.
         """
         shut_libraries()
-        spool = open_spool(self._settings.spool.folder, self._settings.spool.key_file)
+        key = key_from(self._settings.spool.key_file)
+        spool = Spool(self._settings.spool.folder, key)
         lock = FileLock(spool.folder / "service.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise SettingError(f"another service uses the spool folder {spool.folder}") from None
         try:
+            self._journal.told_to(Auditor(spool.folder, self._settings.node.ae_title, key).heard)
             database = Database.open(spool.folder / QUEUE_FILE, create=True)
             try:
                 self._serve(spool, database)

@@ -174,16 +174,6 @@ class Spool:
         return _checked(target, stored)
 
 
-def open_spool(folder: Path, key_file: Path | None) -> Spool:
-    """Opens a spool with the key of the file or of the environment, where there is one.
-
-    Raises:
-        SettingError: the key cannot be used.
-        SpoolError: the folder cannot be used.
-    """
-    return Spool(folder, key_from(key_file))
-
-
 def _own_key(file: Path, *, fresh: bool) -> bytes:
     """A key of this folder alone, for pseudonyms."""
     if not file.exists():

@@ -98,6 +98,11 @@ def test_study_from_orthanc_is_analysed_and_the_results_are_found_by_qido_and_c_
     assert_all_came_back_once(orthanc, started, uids_of(study), results=2)
     status, shown, _ = call("triage", "queue", "--config", started.config, "--all", "--json")
     assert (status, json.loads(shown)["counts"]["delivered"]) == (0, 2)
+    started.stop()
+    trail = started.folder / "spool" / "audit.jsonl"
+    status, said, _ = call("triage", "audit", "verify", trail)
+    assert status == 0
+    assert "Whole: 6 records" in said, said  # start, 2 x (a study came, results went), stop
 
 
 def test_killed_while_receiving_analysing_and_delivering(orthanc, service, study):
