@@ -154,6 +154,24 @@ def test_success_without_storing_is_noticed_and_sent_again(pacs, office, step, v
     assert peer.stores == office[2] * 2
 
 
+def test_after_a_crash_the_destination_is_asked_before_anything_is_sent(pacs, office, step):
+    class KilledError(BaseException):
+        pass
+
+    def killed(files, items):
+        send(files, items)
+        raise KilledError
+
+    peer, carrier = pacs("find")
+    send, carrier.send = carrier.send, killed
+    with pytest.raises(KilledError):
+        step(carrier)
+    assert peer.stores == office[2]
+    carrier.send = send
+    assert step(carrier) == ("delivered", "")
+    assert peer.stores == office[2]
+
+
 def test_an_empty_status_is_no_success(pacs, step):
     peer, carrier = pacs("find", status=None)
     state, error = step(carrier)

@@ -132,6 +132,16 @@ class Machine(RuleBasedStateMachine):
         if kept:
             self.committed |= {one.header.uid: objects for one in made}
 
+    @precondition(lambda self: self.job is None and self.accepted)
+    @rule(results=st.integers(1, 2))
+    def what_waits_is_analysed(self, results):
+        """Several steps at once, so that short sequences get to deliveries."""
+        self.now += 4000 * SECOND
+        self.complete()
+        self.claim()
+        if self.job is not None:
+            self.analysis_ends(False, results)
+
     @precondition(lambda self: self.job is not None)
     @rule()
     def analysis_fails(self):
