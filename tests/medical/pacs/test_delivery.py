@@ -132,6 +132,9 @@ def pacs():
 
     yield start
     for one in made:
+        for association in one.server.active_associations:
+            association.join(5)
+            association.dul.join(5)  # closes the socket
         one.server.shutdown()
 
 
