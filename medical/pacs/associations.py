@@ -80,6 +80,9 @@ class Remote:
                 made.release()
             else:
                 made.abort()
+            made.join(CONNECT_SECONDS)
+            if made.dul.socket is not None:
+                made.dul.socket.close()  # pynetdicom leaves it open if the peer went first
 
 
 def store(remote: Remote, files: Sequence[tuple[Path, str, str]]) -> None:
