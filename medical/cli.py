@@ -8,6 +8,7 @@ from medical.commands.deidentify import deidentify_command
 from medical.commands.evaluate import evaluate_command
 from medical.commands.fit import fit_command
 from medical.commands.pull import pull_command
+from medical.commands.run import run_command
 from medical.commands.serve import queue_command, serve_command
 
 app = typer.Typer(
@@ -16,6 +17,7 @@ app = typer.Typer(
 )
 app.command("check")(check_command)
 app.command("fit")(fit_command)
+app.command("run")(run_command)
 app.command("evaluate")(evaluate_command)
 app.command("serve")(serve_command)
 app.command("queue")(queue_command)

@@ -98,7 +98,8 @@ def _scaled(volume: Volume, contract: Contract) -> Float32[np.ndarray, "d h w"]:
         raise RefusedError(Reason.PIXELS, f"{HIGHEST - LOWEST:g} % of the voxels have one value")
     inside = torch.from_numpy(np.where(volume.valid, volume.values, low).astype(np.float32))
     scale = ScaleIntensityRangePercentiles(lower=LOWEST, upper=HIGHEST, b_min=0.0, b_max=1.0, clip=True)
-    return np.asarray(scale(inside).numpy(), dtype=np.float32)
+    scaled: Float32[np.ndarray, "d h w"] = np.asarray(scale(inside), dtype=np.float32)
+    return scaled
 
 
 def _windowed(values: Float32[np.ndarray, "..."], contract: Contract) -> Float32[np.ndarray, "..."]:

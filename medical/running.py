@@ -1,46 +1,117 @@
-"""A run of triage: outcomes as they come -> DICOM results; maps are let go as soon as they are written."""
+"""A run of triage: each outcome is logged, audited and written as it comes; its maps are let go at once."""
 
+import os
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from jaxtyping import UInt8
 
 from medical.model import TriageModel
 from medical.outcome import Outcome
+from medical.privacy.audit import AuditTrail
+from medical.privacy.audit_messages import AuditEvent, AuditOutcome, AuditRole, AuditType, Participant, Subject
+from medical.privacy.logs import Event, log
 from medical.pseudonyms import Pseudonyms
+from medical.results import ResultError, ResultSettings, marked_pictures, write_results
+
+AUDIT, SOURCE = "audit.jsonl", "anomaly triage"
+_SELF = Participant("anomaly triage run", AuditRole.APPLICATION, requestor=True)
 
 
 @dataclass
 class Run:
-    """What a run has made so far.
+    """What a run has made so far. A context: its beginning and its end are audited.
 
     Attributes:
-        out: its folder.
+        out: its folder, which exists; gets audit.jsonl and dicom/.
         model: the model.
         pseudonyms: make names of files.
-        dicom: whether results are written as DICOM, into `out`/dicom.
+        key: of the site, for the audit trail; None where it has none.
+        dicom: whether results are written as DICOM.
         with_heatmaps: whether regions are marked.
         outcomes: in the order of arrival, without their maps.
+        pictures: Study Instance UID -> marked pictures of flagged studies, with heatmaps only.
         objects: number of DICOM results written.
+        failed: studies without DICOM results, each with the reason; they stay in the worklist.
     """
 
     out: Path
     model: TriageModel
     pseudonyms: Pseudonyms
+    key: bytes | None
     dicom: bool
     with_heatmaps: bool
     outcomes: list[Outcome] = field(default_factory=list)
+    pictures: dict[str, list[UInt8[np.ndarray, "h w 3"]]] = field(default_factory=dict)
     objects: int = 0
+    failed: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> "Run":
+        """Begins the audit trail of the run, or goes on with it."""
+        self._trail = AuditTrail(self.out / AUDIT, SOURCE, self.key)
+        self._activity(AuditType.APPLICATION_START, AuditOutcome.SUCCESS)
+        log(Event.STARTED, model=self.model.digest)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends it; a run that was stopped by an error says so."""
+        self._activity(
+            AuditType.APPLICATION_STOP, AuditOutcome.SUCCESS if kind is None else AuditOutcome.SERIOUS_FAILURE
+        )
+        log(Event.STOPPED, count=len(self.outcomes))
 
     def add(self, outcome: Outcome) -> None:
-        """Takes the outcome of a study and writes its results.
-
-        Raises:
-            ResultError: a result cannot be written.
-        """
+        """Takes the outcome of a study and writes its results."""
+        analysed = outcome.refusal is None
+        subject = Subject("study", outcome.pseudonym, _classes(outcome))
+        ended = AuditOutcome.SUCCESS if analysed else AuditOutcome.MINOR_FAILURE
+        self._trail.record(
+            AuditEvent.INSTANCES_ACCESSED, [_SELF], [subject, Subject("model", self.model.digest)], outcome=ended
+        )
+        if outcome.refusal is None:
+            assert outcome.score is not None
+            assert outcome.p_value is not None
+            assert outcome.decision is not None
+            log(
+                Event.ANALYSED, study=outcome.pseudonym, status=outcome.status, decision=outcome.decision.value,
+                score=outcome.score, p_value=outcome.p_value, priority=outcome.priority.value,
+            )  # fmt: skip
+        else:
+            log(Event.NOT_ANALYSED, study=outcome.pseudonym, reason=outcome.refusal.reason.value)
+        if self.with_heatmaps and outcome.flagged:
+            self.pictures[outcome.study] = marked_pictures(outcome)
         if self.dicom:
-            from medical.results import ResultSettings, write_results
+            self._write(outcome)
+        self.outcomes.append(replace(outcome, analysed=tuple(replace(one, map=None) for one in outcome.analysed)))
 
-            settings = ResultSettings(with_heatmaps=self.with_heatmaps)
+    def _write(self, outcome: Outcome) -> None:
+        settings = ResultSettings(with_heatmaps=self.with_heatmaps)
+        try:
             written = write_results(outcome, self.model.algorithm(), self.out / "dicom", settings, self.pseudonyms)
-            self.objects += len(written)
-        light = tuple(replace(one, map=None) for one in outcome.analysed)
-        self.outcomes.append(replace(outcome, analysed=light))
+        except ResultError as error:
+            self.failed.append(f"{outcome.pseudonym}: {error}")
+            log(Event.FAILED, study=outcome.pseudonym)
+            return
+        self.objects += len(written)
+        made = Subject("study", outcome.pseudonym, Counter(one.sop_class for one in written))
+        self._trail.record(AuditEvent.EXPORT, [_SELF, Participant("dicom folder", AuditRole.DESTINATION_MEDIA)], [made])
+        log(Event.WRITTEN, study=outcome.pseudonym, count=len(written))
+
+    def _activity(self, kind: AuditType, outcome: AuditOutcome) -> None:
+        user = Participant(_account(), AuditRole.LAUNCHER, requestor=True)
+        application = replace(_SELF, requestor=False)
+        self._trail.record(AuditEvent.APPLICATION_ACTIVITY, [application, user], kind=kind, outcome=outcome)
+
+
+def _classes(outcome: Outcome) -> Counter[str]:
+    return Counter(instance.sop_class for one in outcome.analysed for instance in one.instances)
+
+
+def _account() -> str:
+    """The account that runs this, by number: a name of an account may be the name of a person."""
+    return f"uid:{os.getuid()}" if hasattr(os, "getuid") else "uid:unknown"

@@ -18,7 +18,7 @@ EXIT_SOME_FAILED = 1
 def run_command(
     model: Annotated[Path, typer.Argument(help="Model that `anomaly triage fit` wrote.")],
     paths: Annotated[list[Path], typer.Argument(help="DICOM files, folders, DICOMDIR or ZIP archives.")],
-    out: Annotated[Path, typer.Option(help="Folder for worklist.html, worklist.csv, worklist.json and dicom/.")],
+    out: Annotated[Path, typer.Option(help="Folder for the worklist (HTML, CSV, JSON), log and audit trail.")],
     dicom: Annotated[bool, typer.Option("--dicom", help="Also write results as DICOM objects, into dicom/.")] = False,
     with_heatmaps: Annotated[
         bool, typer.Option("--with-heatmaps", help="Mark regions: thumbnails, segmentations, parametric maps.")
@@ -45,8 +45,9 @@ def run_command(
     from datetime import datetime
 
     from anomaly.progress import bars
-    from medical.commands.shared import pseudonyms_of, say_refused
+    from medical.commands.shared import made_folder, pseudonyms_with, say_refused
     from medical.model import TriageModel
+    from medical.privacy.logs import set_up_logging
     from medical.reading import PixelReader, take_inventory
     from medical.running import Run
     from medical.triage import Triage
@@ -54,27 +55,34 @@ def run_command(
 
     triage_model = TriageModel.load(model)
     known = _priorities(priorities) if priorities else {}
-    pseudonyms = pseudonyms_of(key_file)
-    run = Run(out, triage_model, pseudonyms, dicom=dicom, with_heatmaps=with_heatmaps)
-    with bars() as progress, PixelReader() as reader:
-        inventory = take_inventory(paths, pseudonyms, progress)
+    pseudonyms, key = pseudonyms_with(key_file)
+    set_up_logging(made_folder(out) / "run.log")
+    run = Run(out, triage_model, pseudonyms, key, dicom=dicom, with_heatmaps=with_heatmaps)
+    with (
+        bars() as progress,
+        PixelReader() as reader,
+        take_inventory(paths, pseudonyms, progress, reader) as inventory,
+        run,
+    ):
         triage = Triage(triage_model, reader, pseudonyms, keep_maps=with_heatmaps, priorities=known.get)
         advance = progress("analysing studies", len(inventory.studies))
         for outcome in triage.outcomes(inventory.studies):
             run.add(outcome)
             advance(1)
-    about = About(triage_model.algorithm(), triage_model.artifact.calibration, datetime.now().astimezone())
-    written = write_worklist(run.outcomes, out, about, None)
+        about = About(triage_model.algorithm(), triage_model.artifact.calibration, datetime.now().astimezone())
+        written = write_worklist(run.outcomes, out, about, run.pictures)
     flagged = sum(outcome.flagged for outcome in run.outcomes)
     silent = sum(outcome.refusal is not None for outcome in run.outcomes)
     typer.echo(
         f"{len(run.outcomes)} studies: {flagged} flagged, {silent} not analysed. Open {written.html} in a browser."
     )
-    if run.objects:
-        typer.echo(f"{run.objects} DICOM result(s) in {out / 'dicom'}.")
+    if dicom:
+        typer.echo(f"{run.objects} DICOM results in {out / 'dicom'}.")
+    for line in run.failed:
+        typer.secho(f"no DICOM result: {line}", fg=typer.colors.YELLOW, err=True)
     refused = [*inventory.refused, *(one for outcome in run.outcomes for one in outcome.refused)]
     say_refused(refused)
-    if refused:
+    if refused or run.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 

@@ -15,11 +15,31 @@ if TYPE_CHECKING:
     from medical.pseudonyms import Pseudonyms
 
 
-def pseudonyms_of(key_file: Path | None = None) -> Pseudonyms:
-    """Returns pseudonyms with the site's key; with a key of this run alone where the site has none."""
+def pseudonyms_with(key_file: Path | None = None) -> tuple[Pseudonyms, bytes | None]:
+    """Returns pseudonyms and the site's key; pseudonyms of this run alone, and None, where the site has no key.
+
+    Raises:
+        SettingError: there is a key, but it cannot be used.
+    """
     from medical.pseudonyms import Pseudonyms, key_from
 
-    return Pseudonyms(key_from(key_file) or secrets.token_bytes(32))
+    key = key_from(key_file)
+    return Pseudonyms(key or secrets.token_bytes(32)), key
+
+
+def made_folder(folder: Path) -> Path:
+    """Makes a folder for results that its owner alone can read, and returns it; one that is there stays as it is.
+
+    Raises:
+        SettingError: it cannot be made.
+    """
+    from anomaly.errors import SettingError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SettingError(f"the folder {folder} cannot be made: {error.strerror}") from error
+    return folder
 
 
 def say_refused(refused: Sequence[RefusedFile]) -> None:

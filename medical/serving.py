@@ -1,0 +1,62 @@
+"""What the PACS service runs: one model that judges one study after the other and writes DICOM results."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medical.commands.shared import pseudonyms_with
+from medical.model import TriageModel
+from medical.pacs.analysis import AnalysisResult
+from medical.reading import PixelReader, take_inventory
+from medical.refusals import Reason, RefusedError
+from medical.results import ResultSettings, write_results
+from medical.triage import Triage
+
+
+class ServedModel:
+    """An `Analyser` of `medical.pacs`; the model and the decoding process stay loaded from study to study."""
+
+    def __init__(self, model: TriageModel, with_heatmaps: bool) -> None:
+        """Keeps the model and starts the decoding process."""
+        self._model = model
+        self._settings = ResultSettings(with_heatmaps=with_heatmaps)
+        self._pseudonyms = pseudonyms_with()[0]
+        self._pixels = PixelReader().__enter__()
+
+    def close(self) -> None:
+        """Ends the decoding process, which otherwise ends with this one."""
+        self._pixels.__exit__(None, None, None)
+
+    def analyse(self, files: Sequence[Path], out: Path) -> AnalysisResult:
+        """Judges the objects of one study and writes the results; see `Analyser`.
+
+        Raises:
+            RefusedError: the files are not of one study.
+            ResultError: the results cannot be written.
+        """
+        with take_inventory(files, self._pseudonyms, pixels=self._pixels) as inventory:
+            if len(inventory.studies) != 1:
+                words = (
+                    f"{len(files)} objects belong to {len(inventory.studies)} studies; one study is analysed at a time"
+                )
+                raise RefusedError(Reason.HEADER, words)
+            triage = Triage(self._model, self._pixels, self._pseudonyms, keep_maps=self._settings.with_heatmaps)
+            (outcome,) = triage.outcomes(inventory.studies)
+            written = write_results(outcome, self._model.algorithm(), out, self._settings, self._pseudonyms)
+        if outcome.refusal is not None:
+            summary = str(outcome.refusal)
+        else:
+            summary = f"{'flagged' if outcome.flagged else 'not flagged'}, {len(outcome.analysed)} analysed"
+        return AnalysisResult(outcome.status, tuple(one.path for one in written), summary)
+
+
+def analyser(model: str, with_heatmaps: bool = False) -> ServedModel:
+    """Loads a model for the service.
+
+    Args:
+        model: file that `anomaly triage fit` wrote.
+        with_heatmaps: whether results mark regions.
+
+    Raises:
+        ArtifactError: it is no triage model.
+    """
+    return ServedModel(TriageModel.load(Path(model)), with_heatmaps)
