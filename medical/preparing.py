@@ -104,4 +104,5 @@ def _scaled(volume: Volume, contract: Contract) -> Float32[np.ndarray, "d h w"]:
 
 def _windowed(values: Float32[np.ndarray, "..."], contract: Contract) -> Float32[np.ndarray, "..."]:
     low, high = value_range(contract)
-    return np.clip(values, low, high).astype(np.float32)
+    clipped: Float32[np.ndarray, "..."] = np.clip(values, low, high).astype(np.float32)
+    return clipped
