@@ -22,6 +22,7 @@ from tests.medical.pacs.peers import (
     storescu,
     until,
 )
+from tests.medical.studies import write_chests
 
 SLICES = 3
 
@@ -268,3 +269,21 @@ def test_driver_has_no_way_out():
     assert Path("/sys/class/net").exists()
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     assert len(links.splitlines()) == 1
+
+
+def test_a_real_model_judges_studies_and_its_results_reach_the_pacs(orthanc, service, chest_model, tmp_path):
+    """The whole way: storescu -> service -> fitted model -> report, summary, key objects in Orthanc."""
+    started = service(model=chest_model[1])
+    ill = write_chests(tmp_path / "ill", range(700, 701), abnormal=True) / "700.dcm"
+    hand = write_chests(tmp_path / "hand", range(701, 702), BodyPartExamined="HAND") / "701.dcm"
+    assert storescu([ill, hand]).returncode == 0
+    started.wait_for("delivered", 2)
+    found = {}
+    for file in (ill, hand):
+        found[file.stem] = orthanc.modalities(str(dcmread(file).StudyInstanceUID))
+    assert found == {
+        "700": ["KO", "OT", "SR"],
+        "701": ["OT", "SR"],
+    }
+    statuses = sorted(line["outcome"] for line in started.events("analysed"))
+    assert statuses == ["ANALYSED", "NOT_ANALYSED"]

@@ -73,6 +73,11 @@ class Orthanc:
         found = self.web.get("/dicom-web/instances", params={"limit": 1000}).raise_for_status()
         return sorted(one["00080018"]["Value"][0] for one in (found.json() if found.content else []))
 
+    def modalities(self, study):
+        """Modalities of the series of a study, by QIDO-RS."""
+        found = self.web.get(f"/dicom-web/studies/{study}/series").raise_for_status().json()
+        return sorted(one["00080060"]["Value"][0] for one in found)
+
     def send(self):
         """Sends all that it holds to us by its own C-STORE."""
         body = {"Resources": self.web.get("/studies").json(), "Synchronous": True, "Timeout": 20}
@@ -92,7 +97,12 @@ class Service:
         (folder / "marks").mkdir(parents=True, exist_ok=True)
         self.config = folder / "pacs.toml"
         self.key = changes.pop("key", "")
-        self.config.write_text(config(folder, **changes))
+        model = changes.pop("model", None)
+        settings = config(folder, **changes)
+        if model is not None:
+            settings = settings.replace("small_analyser:make", "medical.serving:analyser")
+            settings = settings.replace(f'folder = "{folder / "marks"}"', f'model = "{model}"')
+        self.config.write_text(settings)
 
     def start(self):
         env = {**os.environ, "PYTHONPATH": str(HERE), **({"ANOMALY_MEDICAL_KEY": self.key} if self.key else {})}
