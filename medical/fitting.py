@@ -13,7 +13,7 @@ from torch import Tensor
 from anomaly.artifact import Artifact, MapCalibration, Training
 from anomaly.calibration import Calibration, Decision, calibrate, hold_out
 from anomaly.detector import Detector, Scorer
-from anomaly.errors import CalibrationError, DatasetError
+from anomaly.errors import AnomalyError, CalibrationError, DatasetError
 from anomaly.fitting import Plan, fingerprint_of
 from anomaly.progress import Progress, silent
 from medical.contract import Contract
@@ -21,8 +21,8 @@ from medical.familiarity import learn
 from medical.model import Aggregation, TriageModel
 from medical.objects import Instance, RefusedFile, Study
 from medical.preparing import Voxel
-from medical.refusals import RefusedError
-from medical.scoring import Prepared, UnitScore, fit_batches, prepare, score_unit
+from medical.refusals import Reason, Refusal, RefusedError
+from medical.scoring import Prepared, UnitScore, prepare
 from medical.subgroups import Member, subgroups
 from medical.units import Pixels, Read, instances_of, read_ahead, summed_up
 
@@ -89,7 +89,8 @@ class StudyFit:
             DatasetError: no study can be learned from.
         """
         ordered = sorted(studies, key=lambda study: study.uid)
-        patients = {study.uid: study.patient for study in ordered}
+        first: dict[str, str] = {}  # a patient is named after a study: keys of patients differ from run to run
+        patients = {study.uid: first.setdefault(study.patient, study.uid) for study in ordered}
         names = [study.uid for study in ordered]
         fitted, held = hold_out(names, seed=detector.seed, fraction=self.plan.fraction, groups=patients)
         order = np.random.default_rng(detector.seed).permutation(len(fitted))  # the first may be taken as typical
@@ -131,9 +132,9 @@ class StudyFit:
             advance = self.progress("learning what is normal", len(studies))
             for _, prepared in self._prepared(studies):
                 for unit in prepared:
-                    layouts.append(unit.layout)
+                    layouts.append(unit.layout())
                     used.extend(instances_of(unit.source))
-                    yield from fit_batches(unit)
+                    yield from unit.batches()
                 advance(1)
 
         stream = batches()
@@ -148,8 +149,8 @@ class StudyFit:
         for study, prepared in self._prepared(studies):
             scores, first = [], None
             for unit in prepared:
-                scores.append(score_unit(scorer, unit, self.aggregation))
-                found.layouts.append(unit.layout)
+                scores.append(unit.score(scorer, self.aggregation))
+                found.layouts.append(unit.layout())
                 found.objects += len(instances_of(unit.source))
                 first = first or instances_of(unit.source)[0]
             if first is not None:
@@ -169,8 +170,10 @@ class StudyFit:
                     continue
                 try:
                     yield prepare(unit, self.contract, self.voxel)
-                except RefusedError as error:
-                    self.refused += [RefusedFile(i.path, error.refusal, i.study) for i in instances_of(unit)]
+                except AnomalyError as error:
+                    words = Refusal(Reason.FAILED, f"preparing failed ({type(error).__name__})")
+                    refusal = error.refusal if isinstance(error, RefusedError) else words
+                    self.refused += [RefusedFile(i.path, refusal, i.study) for i in instances_of(unit)]
 
         for study, read in read_ahead(studies, self.contract, self.pixels):
             yield study, units(read)

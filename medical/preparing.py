@@ -39,8 +39,8 @@ def frame_of(image: Image, contract: Contract) -> Float[Tensor, "1 h w"]:
 
 
 def slices_of(volume: Volume, contract: Contract) -> Float[Tensor, "d 1 h w"]:
-    """Returns the slices of a volume as the scorer takes them."""
-    return torch.from_numpy(_windowed(_scaled(volume, contract), contract))[:, None]
+    """Returns the slices of a volume in the model's unit, not windowed yet: in Hounsfield units no copy is made."""
+    return torch.from_numpy(_scaled(volume, contract))[:, None]
 
 
 def resampled(volume: Volume, contract: Contract, voxel: Voxel) -> "MetaTensor":
@@ -104,5 +104,4 @@ def _scaled(volume: Volume, contract: Contract) -> Float32[np.ndarray, "d h w"]:
 
 def _windowed(values: Float32[np.ndarray, "..."], contract: Contract) -> Float32[np.ndarray, "..."]:
     low, high = value_range(contract)
-    clipped: Float32[np.ndarray, "..."] = np.clip(values, low, high).astype(np.float32)
-    return clipped
+    return np.asarray(np.clip(values, low, high), dtype=np.float32)

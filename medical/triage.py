@@ -1,20 +1,19 @@
 """The job: a study -> an `Outcome`. What cannot be judged is NOT_ANALYSED, with its reason, and never "low"."""
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from anomaly.errors import AnomalyError
+import numpy as np
+
 from medical.model import TriageModel
 from medical.objects import UNKNOWN, Image, RefusedFile, Study, Volume
 from medical.outcome import Analysed, Outcome, Priority
+from medical.privacy.logs import Event, log
 from medical.pseudonyms import Pseudonyms
 from medical.refusals import Reason, Refusal, RefusedError
-from medical.scoring import UnitScore, prepare, score_unit
-from medical.units import Pixels, Read, instances_of, read_ahead, summed_up
-
-_LOG = logging.getLogger(__name__)
+from medical.scoring import UnitScore, prepare
+from medical.units import Pixels, Read, instances_of, one_for_each, read_ahead, summed_up
 
 
 class Triage:
@@ -59,6 +58,7 @@ class Triage:
                     refused += [RefusedFile(i.path, found, i.study) for i in instances_of(unit)]
                 else:
                     analysed.append(found)
+        refused = one_for_each(refused)
         score = max((one.score for one in analysed), default=None)
         calibration = self._model.artifact.calibration
         instances = study.instances
@@ -82,19 +82,19 @@ class Triage:
         model = self._model
         try:
             prepared = prepare(unit, model.contract, model.voxel)
-            distance = float(model.familiarity.distance(prepared.layout[None])[0])
+            distance = float(model.familiarity.distance(prepared.layout()[None])[0])
             if not model.familiarity.knows(distance):
                 far = f"distance {distance:.3g}, limit {model.familiarity.limit:.3g}"
                 words = f"this is not the kind of image that the model was trained on ({far})"
                 return Refusal(Reason.OUT_OF_DISTRIBUTION, words)
-            found = score_unit(model.artifact.scorer, prepared, model.aggregation)
+            found = prepared.score(model.artifact.scorer, model.aggregation)
         except RefusedError as error:
             return error.refusal
-        except (AnomalyError, RuntimeError, MemoryError) as error:  # one study must not stop the others
-            _LOG.error("analysis failed: %s", type(error).__name__)
+        except Exception as error:  # whatever it is, one study must not stop the others
+            log(Event.FAILED)
             return Refusal(Reason.FAILED, f"the analysis failed ({type(error).__name__})")
-        if not math.isfinite(found.score):
-            return Refusal(Reason.FAILED, "the analysis gave no finite score")
+        if not math.isfinite(found.score) or not np.isfinite(found.map).all():
+            return Refusal(Reason.FAILED, "the analysis gave no finite score or map")
         return self._made(unit, found)
 
     def _made(self, unit: Image | Volume, found: UnitScore) -> Analysed:
