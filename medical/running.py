@@ -2,6 +2,8 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -13,9 +15,9 @@ from medical.model import TriageModel
 from medical.outcome import Outcome
 from medical.privacy.audit import AuditTrail
 from medical.privacy.audit_messages import AuditEvent, AuditOutcome, AuditRole, AuditType, Participant, Subject
-from medical.privacy.logs import Event, log
+from medical.privacy.logs import Event, log, words_of
 from medical.pseudonyms import Pseudonyms
-from medical.results import ResultError, ResultSettings, marked_pictures, write_results
+from medical.results import ResultSettings, marked_pictures, write_results
 
 AUDIT, SOURCE = "audit.jsonl", "anomaly triage"
 _SELF = Participant("anomaly triage run", AuditRole.APPLICATION, requestor=True)
@@ -35,7 +37,7 @@ class Run:
         outcomes: in the order of arrival, without their maps.
         pictures: Study Instance UID -> marked pictures of flagged studies, with heatmaps only.
         objects: number of DICOM results written.
-        failed: studies without DICOM results, each with the reason; they stay in the worklist.
+        failed: what could not be written of which study, and why; the study is in the worklist all the same.
     """
 
     out: Path
@@ -60,19 +62,22 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Ends it; a run that was stopped by an error says so."""
-        self._activity(
-            AuditType.APPLICATION_STOP, AuditOutcome.SUCCESS if kind is None else AuditOutcome.SERIOUS_FAILURE
-        )
+        ended = AuditOutcome.SUCCESS if kind is None else AuditOutcome.SERIOUS_FAILURE
+        try:
+            self._activity(AuditType.APPLICATION_STOP, ended)
+        except Exception as wrong:  # the worklist is written
+            self.failed.append(f"end of the run: audit trail: {words_of(wrong)}")
+            log(Event.FAILED)
         log(Event.STOPPED, count=len(self.outcomes))
 
     def add(self, outcome: Outcome) -> None:
         """Takes the outcome of a study and writes its results."""
         analysed = outcome.refusal is None
-        subject = Subject("study", outcome.pseudonym, _classes(outcome))
+        self.outcomes.append(replace(outcome, analysed=tuple(replace(one, map=None) for one in outcome.analysed)))
         ended = AuditOutcome.SUCCESS if analysed else AuditOutcome.MINOR_FAILURE
-        self._trail.record(
-            AuditEvent.INSTANCES_ACCESSED, [_SELF], [subject, Subject("model", self.model.digest)], outcome=ended
-        )
+        with self._going_on(outcome, "audit trail"):
+            subjects = [Subject("study", outcome.pseudonym, _classes(outcome)), Subject("model", self.model.digest)]
+            self._trail.record(AuditEvent.INSTANCES_ACCESSED, [_SELF], subjects, outcome=ended)
         if outcome.refusal is None:
             assert outcome.score is not None
             assert outcome.p_value is not None
@@ -84,23 +89,28 @@ class Run:
         else:
             log(Event.NOT_ANALYSED, study=outcome.pseudonym, reason=outcome.refusal.reason.value)
         if self.with_heatmaps and outcome.flagged:
-            self.pictures[outcome.study] = marked_pictures(outcome)
+            with self._going_on(outcome, "marked pictures"):
+                self.pictures[outcome.study] = marked_pictures(outcome)
         if self.dicom:
-            self._write(outcome)
-        self.outcomes.append(replace(outcome, analysed=tuple(replace(one, map=None) for one in outcome.analysed)))
+            with self._going_on(outcome, "DICOM results"):
+                self._write(outcome)
 
     def _write(self, outcome: Outcome) -> None:
         settings = ResultSettings(with_heatmaps=self.with_heatmaps)
-        try:
-            written = write_results(outcome, self.model.algorithm(), self.out / "dicom", settings, self.pseudonyms)
-        except ResultError as error:
-            self.failed.append(f"{outcome.pseudonym}: {error}")
-            log(Event.FAILED, study=outcome.pseudonym)
-            return
+        written = write_results(outcome, self.model.algorithm(), self.out / "dicom", settings, self.pseudonyms)
         self.objects += len(written)
+        log(Event.WRITTEN, study=outcome.pseudonym, count=len(written))
         made = Subject("study", outcome.pseudonym, Counter(one.sop_class for one in written))
         self._trail.record(AuditEvent.EXPORT, [_SELF, Participant("dicom folder", AuditRole.DESTINATION_MEDIA)], [made])
-        log(Event.WRITTEN, study=outcome.pseudonym, count=len(written))
+
+    @contextmanager
+    def _going_on(self, outcome: Outcome, what: str) -> Iterator[None]:
+        """What goes wrong with one study is said and stops no other: its outcome is in the worklist already."""
+        try:
+            yield
+        except Exception as error:
+            self.failed.append(f"{outcome.pseudonym}: {what}: {words_of(error)}")
+            log(Event.FAILED, study=outcome.pseudonym)
 
     def _activity(self, kind: AuditType, outcome: AuditOutcome) -> None:
         user = Participant(_account(), AuditRole.LAUNCHER, requestor=True)

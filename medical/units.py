@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from medical.contract import Contract
 from medical.objects import Image, Instance, RefusedFile, Series, Study, Volume
+from medical.privacy.logs import Event, log
 from medical.refusals import Reason, Refusal, RefusedError
 
 Read = Image | Volume | RefusedFile
@@ -77,9 +80,12 @@ def _volume(series: Series, contract: Contract, pixels: Pixels) -> Iterator[Read
 def _checked(instance: Instance, contract: Contract, read: "Reading") -> Read:
     try:
         found = read()
+        refusal = contract.refusal_of_pixels(found)
     except RefusedError as error:
-        return RefusedFile(instance.path, error.refusal, instance.study)
-    refusal = contract.refusal_of_pixels(found)
+        refusal = error.refusal
+    except Exception as error:  # memory, the decoding process, ...: one object must not stop the other studies
+        log(Event.FAILED)
+        refusal = Refusal(Reason.FAILED, f"reading failed ({type(error).__name__})")
     return found if refusal is None else RefusedFile(instance.path, refusal, instance.study)
 
 
@@ -93,6 +99,21 @@ class Reading(Protocol):
 def instances_of(found: Image | Volume) -> tuple[Instance, ...]:
     """Returns the objects that a unit was read from."""
     return (found.instance,) if isinstance(found, Image) else found.instances
+
+
+def one_for_each(refused: Iterable[RefusedFile]) -> list[RefusedFile]:
+    """Returns one entry for each object, its first; of several frames that were refused it says how many."""
+    frames: dict[Path, list[RefusedFile]] = {}
+    for one in refused:
+        frames.setdefault(one.path, []).append(one)
+    return [_of_frames(some) for some in frames.values()]
+
+
+def _of_frames(some: list[RefusedFile]) -> RefusedFile:
+    first = some[0]
+    if len(some) == 1:
+        return first
+    return replace(first, refusal=replace(first.refusal, detail=f"{first.refusal.detail} ({len(some)} frames)"))
 
 
 def summed_up(refused: Iterable[RefusedFile]) -> Refusal:

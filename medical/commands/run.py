@@ -79,7 +79,7 @@ def run_command(
     if dicom:
         typer.echo(f"{run.objects} DICOM results in {out / 'dicom'}.")
     for line in run.failed:
-        typer.secho(f"no DICOM result: {line}", fg=typer.colors.YELLOW, err=True)
+        typer.secho(f"not written: {line}", fg=typer.colors.YELLOW, err=True)
     refused = [*inventory.refused, *(one for outcome in run.outcomes for one in outcome.refused)]
     say_refused(refused)
     if refused or run.failed:

@@ -7,6 +7,7 @@ of a log record, of a warning and of a foreign exception is never written: pydic
 
 import json
 import logging
+import os
 import re
 import sys
 import threading
@@ -99,8 +100,9 @@ def log(event: Event, **fields: Unpack[Fields]) -> None:
     A field that is not in the list or has not its form is written as "withheld": a log must not stop the work.
     """
     level = _LEVELS.get(event, logging.INFO)
-    failed = event is Event.FAILED and sys.exc_info()[0] is not None
-    logging.getLogger("medical.events").log(level, event.value, extra={"fields": fields}, exc_info=failed)
+    error = sys.exc_info()[1] if event is Event.FAILED else None
+    more = {"fields": fields, "reduced": {} if error is None else reduced(error)}  # never the exception itself
+    logging.getLogger("medical.events").log(level, event.value, extra=more)
 
 
 class SafeFormatter(logging.Formatter):
@@ -117,6 +119,7 @@ class SafeFormatter(logging.Formatter):
             }
             unknown = set(getattr(record, "fields", {})) - set(_FORMS)
             line |= {"unlisted": len(unknown)} if unknown else {}
+            line |= getattr(record, "reduced", {})
         else:
             line |= {"event": Event.RECORD.value, "at": _place(record.pathname, record.lineno)}
         if isinstance(record.exc_info, tuple) and record.exc_info[1] is not None:
@@ -136,6 +139,15 @@ def reduced(error: BaseException) -> dict[str, Any]:
     if type(error).__module__.startswith("medical."):
         found["words"] = str(error)
     return found
+
+
+def words_of(error: BaseException) -> str:
+    """Returns what people may be told of an error: our words, those of the system for its number, else its kind."""
+    if type(error).__module__.startswith("medical."):
+        return str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    return type(error).__name__
 
 
 def set_up_logging(file: Path | None = None, stream: TextIO | None = None) -> None:
