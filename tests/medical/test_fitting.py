@@ -121,6 +121,23 @@ def test_patients_are_never_split(fitted, tmp_path):
     assert model.artifact.training.held_out == 8  # with all of their studies
 
 
+def test_the_split_does_not_depend_on_the_key_of_the_pseudonyms(decoder, tmp_path):
+    from anomaly.fitting import Plan
+    from anomaly.options import DetectorOptions
+    from medical.fitting import StudyFit
+    from medical.reading import take_inventory
+
+    write_chests(tmp_path, range(12), patients=6)
+    models = []
+    for key in (b"a" * 32, b"b" * 32):
+        with take_inventory([tmp_path], Pseudonyms(key), pixels=decoder) as inventory:
+            choice = choose(inventory.studies, Wishes(size=(64, 48)))
+            detector = DetectorOptions("subspace", "bundled", "", None, [], 0).build(choice.input)
+            models.append(StudyFit(decoder, choice.contract, Plan(fraction=0.4)).fit(detector, inventory.studies))
+    assert models[0].artifact.training.fingerprint == models[1].artifact.training.fingerprint
+    assert models[0].artifact.calibration.scores == models[1].artifact.calibration.scores
+
+
 def test_slices_of_a_volume(head_model, triage, studies_in, tmp_path):
     normal = list(triage(head_model).outcomes(studies_in(write_heads(tmp_path / "normal", range(50, 53)))))
     abnormal = list(triage(head_model).outcomes(studies_in(write_heads(tmp_path / "ill", range(60, 63), lesion=True))))
