@@ -51,7 +51,19 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
     Raises:
         SettingError: it is something else.
     """
-    parts = names(text)
-    if not parts or not all(part.strip().isdigit() and int(part) for part in parts):
+    found = whole_numbers(option, text)
+    if not all(found):
         raise SettingError(f"{option} must be positive whole numbers with commas between them, like 1,8; got {text!r}")
+    return found
+
+
+def whole_numbers(option: str, text: str) -> tuple[int, ...]:
+    """Reads a comma-separated list of whole numbers, 0 or more.
+
+    Raises:
+        SettingError: it is something else.
+    """
+    parts = names(text)
+    if not parts or not all(part.strip().isdecimal() for part in parts):
+        raise SettingError(f"{option} must be whole numbers with commas between them, like 0,1; got {text!r}")
     return tuple(int(part) for part in parts)

@@ -8,13 +8,13 @@ pairs of one view only (`within_strata`), because AP against PA alone tells the 
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from anomaly.images import Sample, infer_input
+from anomaly.images import Sample, groups_from_manifest, infer_input
 from anomaly.metrics import auroc
 from benchmarks.environment import shared_file
 from benchmarks.image_sets import SIZES, ImageSet, open_set, spaced
@@ -34,22 +34,24 @@ class Protocol:
         split: one line about where the split comes from.
         strata: test image -> group; only images of one group are compared by `image_auroc_strata`. Empty for none.
         boxes: whether the masks are filled boxes.
+        groups: image -> patient or lot, where only those are independent of each other; empty for images.
     """
 
     images: ImageSet
     split: str
     strata: dict[Path, str]
     boxes: bool = False
+    groups: dict[Path, str] = field(default_factory=dict)
 
 
-def open_protocol(name: str, limit: int | None, seed: int, folder: Path) -> Protocol:
+def open_protocol(name: str, limit: int | None, seed: int, folder: Path | None) -> Protocol:
     """Opens a set of `SETS`, or a folder in the layout of MVTec AD.
 
     Args:
         name: name in `SETS`, or a folder.
         limit: training and test images at most, the latter evenly spaced over the kinds; None for all.
         seed: seed of the order of the training images.
-        folder: where masks made of boxes may be written.
+        folder: where masks made of boxes may be written; None leaves them out.
 
     Raises:
         DatasetError: no such set.
@@ -58,7 +60,11 @@ def open_protocol(name: str, limit: int | None, seed: int, folder: Path) -> Prot
         return _nih(shared_file(f"data/medical/{name}"), limit, seed, folder)
     where = str(shared_file(f"data/medical/{name}")) if name in MEDICAL else name
     images = open_set(where, train=limit, test=limit, size=MEDICAL.get(name), seed=seed)
-    return Protocol(images, "folders train/good and test/* of the set", {})
+    groups: dict[Path, str] = {}
+    if name in MEDICAL:
+        patients = groups_from_manifest(Path(where) / "manifest.csv", "patient")
+        groups = {path: patients[path.name] for path in (*images.train, *(sample.path for sample in images.test))}
+    return Protocol(images, "folders train/good and test/* of the set", {}, groups=groups)
 
 
 class _Row(NamedTuple):
@@ -68,7 +74,7 @@ class _Row(NamedTuple):
     read: str
 
 
-def _nih(root: Path, limit: int | None, seed: int, folder: Path) -> Protocol:
+def _nih(root: Path, limit: int | None, seed: int, folder: Path | None) -> Protocol:
     with (root / "manifest.csv").open(newline="", encoding="utf-8") as file:
         rows = [
             _Row(root / r["folder"] / r["img"], r["Patient ID"], r["View Position"], r["rsna_class"])
@@ -77,7 +83,7 @@ def _nih(root: Path, limit: int | None, seed: int, folder: Path) -> Protocol:
     tested = [row for row in rows if row.path.parent.name == "Pneumonia" and row.read in _TEST]
     patients = {row.patient for row in tested}
     learned = [
-        row.path
+        row
         for row in rows
         if row.path.parent.name == "No_findings" and row.patient not in patients and row.read in ("", "Normal")
     ]
@@ -85,12 +91,13 @@ def _nih(root: Path, limit: int | None, seed: int, folder: Path) -> Protocol:
     if limit is not None:
         tested = spaced(tested, limit)
     order = np.random.default_rng(seed).permutation(len(learned))[:limit]
-    masks = _box_masks(root / "boxes.csv", folder)
+    masks = _box_masks(root / "boxes.csv", folder) if folder else {}
     samples = [Sample(row.path, _TEST[row.read], row.read, masks.get(row.path.name)) for row in tested]
-    spec = replace(infer_input(learned, MEDICAL["cxr_nih_256"], "stretch"), channels=3)
-    images = ImageSet("cxr_nih_256", spec, [learned[i] for i in order], samples)
+    spec = replace(infer_input([row.path for row in learned], MEDICAL["cxr_nih_256"], "stretch"), channels=3)
+    images = ImageSet("cxr_nih_256", spec, [learned[i].path for i in order], samples)
+    groups = {row.path: row.patient for row in (*learned, *tested)}
     split = "No_findings without test patients and abnormal reads; Pneumonia: RSNA Normal against Lung Opacity"
-    return Protocol(images, split, {row.path: row.view for row in tested}, boxes=True)
+    return Protocol(images, split, {row.path: row.view for row in tested}, boxes=True, groups=groups)
 
 
 def _box_masks(path: Path, folder: Path) -> dict[str, Path]:

@@ -27,9 +27,9 @@ from anomaly.images import ImageLoader, Sample, read_mask
 from anomaly.progress import Progress, bars, silent
 from benchmarks.commands import names, new_parser, run
 from benchmarks.detector_sets import open_protocol
-from benchmarks.detectors import BACKBONE, FILE
 from benchmarks.environment import FACTS, facts, shared_file
 from benchmarks.image_sets import ImageSet
+from benchmarks.running.work import BACKBONE, FILE
 from benchmarks.tables import ResultFile, markdown, number
 from explain.cam import GradCam, GuidedGradCam
 from explain.cells import Blend, Cells

@@ -1,6 +1,7 @@
 """Result files that a broken-off run continues, and Markdown tables."""
 
 import csv
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -60,6 +61,8 @@ class ResultFile:
                 writer = csv.DictWriter(file, self._columns)
                 writer.writeheader()
                 writer.writerows(self.rows)
+                file.flush()
+                os.fsync(file.fileno())
             partial.replace(self.path)
         return added
 

@@ -1,0 +1,1 @@
+"""`anomaly bench run`: every detector and peer on every set, measured once."""
