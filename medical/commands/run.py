@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from medical.outcome import Priority
+    from medical.reading import Inventory
 
 EXIT_SOME_FAILED = 1
 
@@ -35,7 +37,8 @@ def run_command(
     A study that is not flagged is not thereby normal. What could not be analysed keeps the site's priority and says
     why. Research use, not a medical device.
 
-    Exit status: 0 done; 1 done, but some objects were not analysed (the worklist says which and why); 2 not done.
+    Exit status: 0 done; 1 done, but some objects were not analysed (the worklist says which and why); 2 not done, no
+    worklist was written; 130 stopped, neither.
 
     Examples:
         anomaly triage run chest.safetensors incoming/ --out worklist
@@ -62,6 +65,7 @@ def run_command(
         bars() as progress,
         PixelReader() as reader,
         take_inventory(paths, pseudonyms, progress, reader) as inventory,
+        _something(inventory),
         run,
     ):
         triage = Triage(triage_model, reader, pseudonyms, keep_maps=with_heatmaps, priorities=known.get)
@@ -70,7 +74,7 @@ def run_command(
             run.add(outcome)
             advance(1)
         about = About(triage_model.algorithm(), triage_model.artifact.calibration, datetime.now().astimezone())
-        written = write_worklist(run.outcomes, out, about, run.pictures)
+        written = write_worklist(run.outcomes, out, about, run.pictures, strays=inventory.refused)
     flagged = sum(outcome.flagged for outcome in run.outcomes)
     silent = sum(outcome.refusal is not None for outcome in run.outcomes)
     typer.echo(
@@ -84,6 +88,16 @@ def run_command(
     say_refused(refused)
     if refused or run.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@contextmanager
+def _something(inventory: Inventory) -> Iterator[None]:
+    """Nothing at all is no result: a folder that is empty by mistake must not look like a quiet morning."""
+    from anomaly.errors import SettingError
+
+    if not inventory.files:
+        raise SettingError("there is no file below what was given; nothing was analysed and no worklist was written")
+    yield
 
 
 def _priorities(path: Path) -> Mapping[str, Priority]:

@@ -4,15 +4,48 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 import typer
+
+from anomaly.errors import AnomalyError
 
 if TYPE_CHECKING:
     from medical.objects import RefusedFile
     from medical.pseudonyms import Pseudonyms
+
+P = ParamSpec("P")
+
+
+class StoppedError(AnomalyError):
+    """A command ended by an error that it did not foresee. Without patient data."""
+
+
+def discreet(command: Callable[P, None]) -> Callable[P, None]:
+    """Returns the command such that what it did not foresee ends it with status 2 and words that name nobody.
+
+    The text of a foreign error may hold what a file holds, and a traceback would show it; both would end with status 1,
+    which says that the work was done.
+    """
+
+    @wraps(command)
+    def run(*arguments: P.args, **named: P.kwargs) -> None:
+        from medical.privacy.logs import Event, log, reduced, words_of
+
+        try:
+            command(*arguments, **named)
+        except (AnomalyError, typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            log(Event.FAILED)
+            words = f"stopped before the end: {words_of(error)} ({reduced(error)['raised']})"
+            hint = "is there space, and may you write to the folder of the results?"
+            raise StoppedError(f"{words}; {hint if isinstance(error, OSError) else 'please report it'}") from None
+
+    return run
 
 
 def pseudonyms_with(key_file: Path | None = None) -> tuple[Pseudonyms, bytes | None]:

@@ -9,23 +9,25 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from anomaly.report.words import number
+from medical.objects import RefusedFile
 from medical.outcome import DISCLAIMER
 from medical.worklist.order import RULE
 from medical.worklist.picture import ScorePicture, thumbnail
 from medical.worklist.rows import Row
-from medical.worklist.words import NOT_NORMAL, STATES, headline, normals, places
+from medical.worklist.words import NOT_NORMAL, STATES, counted, headline, normals, places
 
 if TYPE_CHECKING:
     from medical.worklist.writer import About, Pictures
 
 
-def html(found: Sequence[Row], about: "About", pictures: "Pictures") -> str:
+def html(found: Sequence[Row], about: "About", pictures: "Pictures", strays: Sequence[RefusedFile] = ()) -> str:
     """Returns the page as one HTML document.
 
     Args:
         found: the rows, in the order of reading.
         about: the model and its calibration.
         pictures: Study Instance UID -> RGB pictures.
+        strays: files of no readable study.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -57,6 +59,8 @@ def html(found: Sequence[Row], about: "About", pictures: "Pictures") -> str:
         rule=RULE,
         drawn=drawn,
         thumbnails={row.rank: [thumbnail(one) for one in pictures.get(row.study_instance_uid, ())] for row in found},
+        strays=counted(strays),
+        stray_files=len(strays),
         script=Markup(script),  # noqa: S704  our own file
         script_hash=base64.b64encode(sha256(script.encode()).digest()).decode(),
     )

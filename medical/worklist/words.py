@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from anomaly.calibration import Calibration, Decision
+from medical.objects import RefusedFile
 from medical.outcome import Outcome
 
 NOT_NORMAL = (
@@ -64,7 +65,12 @@ def decision_in_words(outcome: Outcome, calibration: Calibration) -> str:
 
 def refused_objects(outcome: Outcome) -> list[str]:
     """Returns what of a study was not analysed: "SOP_CLASS (3 objects): a report holds no pixels", most first."""
-    counts = Counter(file.refusal for file in outcome.refused)
+    return counted(outcome.refused)
+
+
+def counted(refused: Sequence[RefusedFile]) -> list[str]:
+    """Returns the reasons of refused objects, most first: "SOP_CLASS (3 objects): a report holds no pixels"."""
+    counts = Counter(file.refusal for file in refused)
     return [
         f"{refusal.reason} ({_counted(count, 'object', 'objects')}): {refusal.detail}"
         for refusal, count in counts.most_common()

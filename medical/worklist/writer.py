@@ -5,6 +5,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,11 +16,12 @@ from jaxtyping import UInt8
 
 from anomaly.calibration import Calibration
 from anomaly.errors import SettingError
+from medical.objects import RefusedFile
 from medical.outcome import DISCLAIMER, Algorithm, Outcome
 from medical.privacy.files import whole_file
 from medical.worklist.order import RULE
 from medical.worklist.rows import Row, rows
-from medical.worklist.words import NOT_NORMAL
+from medical.worklist.words import NOT_NORMAL, counted
 
 SCHEMA = "anomaly-suite/worklist/1"
 Pictures = Mapping[str, Sequence[UInt8[np.ndarray, "h w 3"]]]
@@ -67,8 +69,9 @@ def write_worklist(
     about: About,
     pictures: Pictures | None = None,
     identifiers: Mapping[str, str] | None = None,
+    strays: Sequence[RefusedFile] = (),
 ) -> WorklistPaths:
-    """Writes the three files of a worklist, readable by their owner only; older ones are replaced.
+    """Writes the three files of a worklist, readable by their owner only; older ones are replaced, all or none.
 
     The files hold Study Instance UIDs, without which no study could be opened, and no other identifier unless the
     caller gives some.
@@ -79,6 +82,8 @@ def write_worklist(
         about: the model and its calibration.
         pictures: shown as thumbnails in the page; heatmaps are shown only where the reader asked for them.
         identifiers: Study Instance UID -> identifier to be shown, such as the accession number.
+        strays: files of no readable study. They are in no row, so page and JSON say how many there are, and why; a
+            study may be missing because of them. The CSV file has rows only.
 
     Raises:
         SettingError: there are pictures or identifiers of a study that is not among the outcomes.
@@ -95,12 +100,12 @@ def write_worklist(
     paths = WorklistPaths(*(folder / f"worklist.{kind}" for kind in ("csv", "json", "html")))
     contents = {
         paths.csv: _csv(found),
-        paths.json: json.dumps(_document(found, about), indent=2, allow_nan=False) + "\n",
-        paths.html: html(found, about, pictures),
+        paths.json: json.dumps(_document(found, about, strays), indent=2, allow_nan=False) + "\n",
+        paths.html: html(found, about, pictures, strays),
     }
-    for path, text in contents.items():
-        with whole_file(path) as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
+    with ExitStack() as files:
+        for path, text in contents.items():
+            files.enter_context(whole_file(path)).write(text.encode("utf-8", "backslashreplace"))
     return paths
 
 
@@ -113,7 +118,7 @@ def _csv(found: Sequence[Row]) -> str:
     return stream.getvalue()
 
 
-def _document(found: Sequence[Row], about: About) -> dict[str, Any]:
+def _document(found: Sequence[Row], about: About, strays: Sequence[RefusedFile]) -> dict[str, Any]:
     calibration, algorithm = about.calibration, about.algorithm
     return {
         "schema": SCHEMA,
@@ -134,6 +139,7 @@ def _document(found: Sequence[Row], about: About) -> dict[str, Any]:
             "in_words": calibration.in_words().splitlines(),
         },
         "counts": counts(found),
+        "files_of_no_study": {"files": len(strays), "reasons": counted(strays)},
         "studies": [row.as_json() for row in found],
     }
 

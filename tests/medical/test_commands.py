@@ -88,6 +88,31 @@ def test_a_run_sorts_refuses_and_says_so(run):
     assert (out / "worklist.html").read_text().count("data:image/") >= 2  # a thumbnail of each flagged study
 
 
+def test_files_of_no_study_are_in_the_worklist(run):
+    out, _ = run
+    found = json.loads((out / "worklist.json").read_text())["files_of_no_study"]
+    assert found["files"] == 1  # broken.dcm
+    assert "1 file belongs to no readable study" in (out / "worklist.html").read_text()
+
+
+def test_a_folder_without_files_is_no_quiet_morning(chest_model, tmp_path):
+    (tmp_path / "in").mkdir()
+    status, _, err = anomaly("triage", "run", chest_model[1], tmp_path / "in", "--out", tmp_path / "out")
+    assert status == 2
+    assert "no file" in err
+    assert not list((tmp_path / "out").glob("worklist*"))
+
+
+def test_a_worklist_that_cannot_be_written_is_not_done(chest_model, incoming, tmp_path):
+    (tmp_path / "worklist.html").mkdir()
+    status, _, err = anomaly("triage", "run", chest_model[1], incoming / "ill", "--out", tmp_path)
+    assert status == 2
+    assert "Is a directory" in err
+    assert "may you write" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "worklist.csv").exists()
+
+
 def test_results_are_dicom_objects_of_the_same_studies(run, incoming):
     out, _ = run
     written = [pydicom.dcmread(path) for path in sorted((out / "dicom").glob("*.dcm"))]

@@ -193,3 +193,28 @@ def test_places_in_words():
         "places 1, 5",
         "places 1, 3, 5, 7, 9 and 2 more",
     ]
+
+
+def test_files_of_no_study_are_said(tmp_path):
+    strays = [refused_file(Reason.NOT_DICOM, "no mark"), refused_file(Reason.NOT_DICOM, "no mark"), refused_file()]
+    paths = write_worklist(morning(), tmp_path, ABOUT, strays=strays)
+    found = json.loads(paths.json.read_text())["files_of_no_study"]
+    assert found["files"] == 3
+    assert found["reasons"][0] == "NOT_DICOM (2 objects): no mark"
+    words = unescape(re.sub("<[^>]*>", "", paths.html.read_text()))
+    assert "3 files belong to no readable study and are in no row below: a study may be missing" in words
+    assert "NOT_DICOM (2 objects): no mark" in words
+    assert "/not/shown" not in paths.html.read_text() + paths.json.read_text()
+    paths = write_worklist(morning(), tmp_path, ABOUT)
+    assert "no readable study" not in paths.html.read_text()
+
+
+def test_a_worklist_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+    paths = write_worklist(morning(), tmp_path, ABOUT)
+    before = paths.csv.read_bytes(), paths.json.read_bytes()
+    paths.html.unlink()
+    paths.html.mkdir()  # nothing can take its name
+    with pytest.raises(OSError, match="directory"):
+        write_worklist(morning()[:2], tmp_path, ABOUT)
+    assert (paths.csv.read_bytes(), paths.json.read_bytes()) == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
