@@ -1,4 +1,4 @@
-"""The command `anomaly bench run`."""
+"""The commands `anomaly bench run` and `anomaly bench report`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -66,7 +66,31 @@ def run_command(
     with bars() as progress:
         failed = run(wish, settings, out, fresh=fresh, ray=ray, progress=progress)
     typer.echo(f"{out / RESULTS} is complete but for {len(failed)} row(s)." if failed else f"wrote {out / RESULTS}")
+    typer.echo(f"tables and pictures: anomaly bench report {out} --out {out / 'report'}")
     for line in failed:
         typer.echo(f"FAILED {line}", err=True)
     if failed:
         raise typer.Exit(1)
+
+
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of `anomaly bench run`; one table of all.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for report.md, report.html and the pictures.")],
+    scaling: Annotated[
+        list[Path] | None, typer.Option(help="scaling.csv of `python -m benchmarks.scaling`: fitted exponents.")
+    ] = None,
+    note: Annotated[list[str] | None, typer.Option(help="A sentence for the top of the report.")] = None,
+) -> None:
+    """Tables and pictures of runs: per set, means, who wins, accuracy against latency, kept promises.
+
+    The best figure is marked only where the lead is outside the noise of test images and seeds.
+
+    Examples:
+        anomaly bench report runs/a --out runs/a/report
+
+        anomaly bench report runs/a runs/b --scaling runs/scaling.csv --note "Two cores, busy." --out report
+    """
+    from benchmarks.reporting.report import write_report
+
+    for path in write_report(runs, out, scaling or [], note or []):
+        typer.echo(f"wrote {path}")

@@ -12,10 +12,13 @@ from anomaly.errors import UnknownNameError
 from anomaly.images import read_mask
 from benchmarks import detectors
 from benchmarks.detector_sets import SETS, box_hits, open_protocol, within_strata
+from benchmarks.running import rows as running_rows
+from benchmarks.running import work
+from benchmarks.running.parts import Part
 from benchmarks.tables import ResultFile
 
 SHORTCUTS = ("mean grey", "mean gradient", "file size", "image width")
-COMMON = {"limit": 6, "seed": 0, "epochs": 1}
+COMMON = {"limit": 6, "seed": 0, "epochs": 1, "held_out": 0.0}
 
 
 def test_pairs_of_different_strata_do_not_count():
@@ -88,27 +91,27 @@ def test_every_set_of_the_table_can_be_opened(name, shared, tmp_path):
 
 
 def test_every_detector_has_rows_and_peers_have_the_shared_backbone_only():
-    found = detectors.jobs("set", [*DETECTORS, *detectors.PEERS], ("resnet18", "bundled"), **COMMON)
+    found = detectors.jobs([Part("set")], [*DETECTORS, *detectors.PEERS], ("resnet18", "bundled"), **COMMON)
     assert {job.detector for job in found} == {*DETECTORS, *detectors.PEERS}
     assert [job.backbone for job in found if job.detector == "subspace"] == ["resnet18", "bundled"]
     assert {job.backbone for job in found if job.detector in detectors.PEERS} == {"resnet18"}
     with pytest.raises(UnknownNameError):
-        detectors.jobs("set", ["no_detector"], ("bundled",), **COMMON)
+        detectors.jobs([Part("set")], ["no_detector"], ("bundled",), **COMMON)
 
 
 def test_a_row_is_measured_in_processes_of_its_own_and_once(folder, tmp_path, monkeypatch):
-    wanted = detectors.jobs(str(folder), ["subspace"], ["bundled"], **COMMON)
+    wanted = detectors.jobs([Part(str(folder))], ["subspace"], ["bundled"], **COMMON)
     file = ResultFile(tmp_path / "detectors.csv", detectors.KEY, detectors.VALUES)
     rows, failed = detectors.measure(file, wanted, threads=1, runs=2)
     assert failed == []
-    assert [row["detector"] for row in rows] == ["subspace", *(detectors.SHORTCUT + n for n in SHORTCUTS)]
+    assert [row["detector"] for row in rows] == ["subspace", *(work.SHORTCUT + n for n in SHORTCUTS)]
     fitted = rows[0]
     assert 0 <= float(fitted["image_auroc"]) <= 1
     assert 0 <= float(fitted["aupro_0.3"]) <= 1
     assert all(float(fitted[name]) > 0 for name in detectors.COSTS)
     assert fitted["image_auroc_strata"] == fitted["box_hits"] == ""
 
-    monkeypatch.setattr(detectors, "run_isolated", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(running_rows, "measured", lambda *_, **__: pytest.fail("measured again"))
     again = ResultFile(tmp_path / "detectors.csv", detectors.KEY, detectors.VALUES)
     assert detectors.measure(again, wanted, threads=1, runs=2) == (rows, [])
     lines = detectors.table(rows).splitlines()
@@ -123,8 +126,8 @@ def test_a_row_that_fails_is_told_and_leaves_the_others(folder, tmp_path, monkey
             raise subprocess.CalledProcessError(1, task)
         return dict.fromkeys(detectors.COSTS if task.endswith("fit") else detectors.QUALITY, 0.5)
 
-    monkeypatch.setattr(detectors, "run_isolated", pretend)
-    wanted = detectors.jobs(str(folder), ["memory_bank", "subspace"], ["bundled"], **COMMON)
+    monkeypatch.setattr(work, "run_isolated", pretend)
+    wanted = detectors.jobs([Part(str(folder))], ["memory_bank", "subspace"], ["bundled"], **COMMON)
     rows, failed = detectors.measure(ResultFile(None, detectors.KEY, detectors.VALUES), wanted, 1, 2)
     assert rows[0]["detector"] == "subspace"
     assert failed == ["metal: memory_bank (bundled) failed, see above"]
@@ -136,7 +139,7 @@ def test_a_row_that_fails_is_told_and_leaves_the_others(folder, tmp_path, monkey
 @pytest.mark.filterwarnings("ignore")
 def test_a_peer_has_a_row(folder, shared):
     pytest.importorskip("anomalib")
-    wanted = detectors.jobs(str(folder), ["anomalib:Padim"], ["resnet18"], **COMMON)
+    wanted = detectors.jobs([Part(str(folder))], ["anomalib:Padim"], ["resnet18"], **COMMON)
     rows, failed = detectors.measure(ResultFile(None, detectors.KEY, detectors.VALUES), wanted, 1, 2)
     assert failed == []
     assert float(rows[0]["file_mib"]) > 1

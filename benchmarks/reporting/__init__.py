@@ -1,0 +1,1 @@
+"""`anomaly bench report`: tables and pictures of runs."""
