@@ -47,7 +47,7 @@ def fit_command(
         list[str] | None, typer.Option("--set", help="Setting of the detector, name=value; may be repeated.")
     ] = None,
 ) -> None:
-    """Learn what normal studies look like, and what the model may be asked about at all.
+    r"""Learn what normal studies look like, and what the model may be asked about at all.
 
     Patients are never split between learning and calibration. Modality, body part, view, age group and pixel distance
     of the training become the input contract; `anomaly triage run` refuses everything else with a coded reason.
@@ -58,11 +58,13 @@ def fit_command(
     Examples:
         anomaly triage fit normals/ -o chest.safetensors
 
-        anomaly triage fit heads/ -o head.safetensors --window 0,80 --top 3
+        anomaly triage fit heads/ -o head.safetensors --window 0,80
 
-        anomaly triage fit heads/ -o head.safetensors --window 0,80 --as volume --detector volume_autoencoder
+        anomaly triage fit ct/ -o ct.safetensors --window 0,80 --as volume \
+            --detector volume_autoencoder
 
-        anomaly triage fit pictures/manifest.csv -o chest.safetensors --modality DX --body-part CHEST
+        anomaly triage fit png/manifest.csv -o chest.safetensors \
+            --modality DX --body-part CHEST
     """
     from anomaly.errors import SettingError
     from anomaly.fitting import Plan
