@@ -14,12 +14,13 @@ from anomaly.errors import ArtifactError, SettingError
 from medical.objects import UNKNOWN, Image, Instance, Unit, Volume
 from medical.planes import plane_of
 from medical.refusals import Reason, Refusal
+from medical.vocabulary import is_term, shown
 
 Geometry = Literal["image", "slices", "volume"]
 """What is scored as one: a single frame (projection X-ray), the slices of a volume one by one, or a volume whole."""
 
 RARE = 0.01
-"""A value that fewer training studies have than this share, or only one, is not taken into the contract."""
+"""A value that fewer patients of the training have than this share, or only one, is not taken into the contract."""
 _SLACK = 0.10
 _ADULT = 18
 
@@ -86,7 +87,7 @@ class Contract:
             allowed, value = getattr(self, name), value_of(instance)
             if value not in allowed:
                 known = ", ".join(allowed)
-                return Refusal(reason, f"the {_WORDS[reason]} is {_shown(value)}; the model was trained on {known}")
+                return Refusal(reason, f"the {_WORDS[reason]} is {shown(value)}; the model was trained on {known}")
         return self._spacing_refusal(instance)
 
     def refusal_of_pixels(self, found: Image | Volume) -> Refusal | None:
@@ -148,27 +149,36 @@ def learned(
     """Makes the contract of training objects.
 
     Distances get a tenth of slack on either side. A value of which `RARE` holds is left out, so that a mislabelled
-    study does not open the contract; the fit then does not learn from such objects either.
+    study does not open the contract; the fit then does not learn from such objects either. What one patient alone has
+    may be a name that was typed in there, and the contract is shown to everybody: without a value that several have,
+    only terms of the standard are taken.
 
     Args:
-        instances: (Study Instance UID, object) of the training.
+        instances: (key of the patient, object) of the training.
         geometry: what is scored as one.
         unit: unit of the values.
         window: see `Contract`.
         thickness: distances of slices in mm of the training volumes.
 
     Raises:
-        SettingError: there is no object.
+        SettingError: there is no object, or no value of an attribute that can be taken.
     """
     listed = list(instances)
     if not listed:
         raise SettingError("an input contract needs at least one training object; got none")
-    studies: dict[str, dict[str, set[str]]] = {name: {} for name, _, _ in _HEADER}
-    for study, instance in listed:
+    patients: dict[str, dict[str, set[str]]] = {name: {} for name, _, _ in _HEADER}
+    for patient, instance in listed:
         for name, _, value_of in _HEADER:
-            studies[name].setdefault(value_of(instance), set()).add(study)
-    total = len({study for study, _ in listed})
-    sets = {name: _common({v: len(s) for v, s in found.items()}, total) for name, found in studies.items()}
+            patients[name].setdefault(value_of(instance), set()).add(patient)
+    total = len({patient for patient, _ in listed})
+    sets = {}
+    for name, reason, _ in _HEADER:
+        sets[name] = _common({v: len(s) for v, s in patients[name].items()}, total)
+        if not sets[name]:
+            raise SettingError(
+                f"no two patients of the training have the same {_WORDS[reason]}, and none has one of the standard's "
+                "terms; a model needs several patients of one kind"
+            )
     distances = [d for _, i in listed if i.spacing for d in (i.spacing.rows, i.spacing.columns)]
     complete = all(instance.spacing for _, instance in listed)
     return Contract(
@@ -185,8 +195,9 @@ def learned(
 
 
 def _common(counts: Mapping[str, int], total: int) -> tuple[str, ...]:
-    """Values in order of frequency; rare ones only where there are few studies altogether."""
-    kept = {value: n for value, n in counts.items() if n >= max(RARE * total, 2)} or dict(counts)
+    """Values in order of frequency; rare ones only where there are few patients altogether."""
+    kept = {value: n for value, n in counts.items() if n >= max(RARE * total, 2)}
+    kept = kept or {value: n for value, n in counts.items() if is_term(value)}
     return tuple(value for value, _ in Counter(kept).most_common())
 
 
@@ -199,8 +210,3 @@ def _outside(value: float, limits: tuple[float, float], what: str) -> Refusal | 
         return None
     words = f"the {what} is {value:.3g} mm; the model was trained on {limits[0]:.3g} to {limits[1]:.3g} mm"
     return Refusal(Reason.SPACING, words)
-
-
-def _shown(value: str) -> str:
-    """Codes are shown; anything longer could be free text, which might name somebody."""
-    return value if value == UNKNOWN or (len(value) <= 16 and value.replace("_", "").isalnum()) else "another text"

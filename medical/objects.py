@@ -47,7 +47,8 @@ class Instance:
         series: Series Instance UID.
         study: Study Instance UID.
         transfer_syntax: Transfer Syntax UID.
-        modality: e.g. "CT"; as all text below in upper case, "unknown" where the attribute is missing or empty.
+        modality: e.g. "CT"; as all text below in upper case, "unknown" where the attribute is missing or empty;
+            here also where it is no defined term of the standard.
         body_part: Body Part Examined, or the meaning of the anatomic region in enhanced objects.
         view: View Position, e.g. "PA".
         laterality: Image Laterality or Laterality: "L", "R", "B" or "U".

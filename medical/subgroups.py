@@ -10,9 +10,14 @@ from typing import NamedTuple
 
 from medical.contract import view_of
 from medical.objects import UNKNOWN, Instance
+from medical.vocabulary import is_term
 
 CONFIDENCE = 0.95
 _DECADE = 10
+_OLDEST = 90
+"""Years; older ages are so rare that they identify (45 CFR 164.514(b)(2)(i)(C))."""
+OTHERS = "others"
+"""Values that one patient alone has and that are no terms of the standard: a name may have been typed in there."""
 
 
 class Member(NamedTuple):
@@ -50,6 +55,8 @@ class Subgroup(NamedTuple):
 def _age(instance: Instance) -> str:
     if instance.age is None:
         return UNKNOWN
+    if instance.age >= _OLDEST:
+        return f"{_OLDEST} and above"
     first = int(instance.age // _DECADE) * _DECADE
     return f"{first}-{first + _DECADE - 1}"
 
@@ -71,8 +78,17 @@ def subgroups(members: Iterable[Member]) -> tuple[Subgroup, ...]:
         for member in listed:
             found.setdefault(value_of(member.instance), []).append(member.flagged)
         if set(found) != {UNKNOWN}:
-            rows += [_row(attribute, value, flags) for value, flags in sorted(found.items())]
+            rows += [_row(attribute, value, flags) for value, flags in sorted(_shared(attribute, found).items())]
     return tuple(rows)
+
+
+def _shared(attribute: str, found: dict[str, list[bool]]) -> dict[str, list[bool]]:
+    """The table is shown to everybody who has the model."""
+    kept: dict[str, list[bool]] = {}
+    for value, flags in found.items():
+        known = attribute in ("sex", "age") or len(flags) > 1 or is_term(value)
+        kept.setdefault(value if known else OTHERS, []).extend(flags)
+    return kept
 
 
 def interval(hits: int, total: int) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from medical.reading.groups import plane, presentation
 from medical.reading.limits import Limits
 from medical.reading.opening import UNDEFINED, Opened, open_object
 from medical.refusals import Reason, RefusedError
+from medical.vocabulary import MODALITIES
 
 PHOTOMETRIC = {
     "MONOCHROME1": 1,
@@ -29,6 +30,8 @@ PHOTOMETRIC = {
     "YBR_RCT": 3,
 }
 """Photometric Interpretation (C.7.6.3.1.2) and its Samples per Pixel."""
+_KNOWN_PHOTOMETRIC = ("ARGB", "CMYK", "HSV", "XYB", "YBR_PARTIAL_420", "YBR_PARTIAL_422")
+"""What else the standard has, or had: words that may be repeated."""
 _UIDS = (("SOPInstanceUID", "uid"), ("SeriesInstanceUID", "series"), ("StudyInstanceUID", "study"))
 _PRIORITIES = ("STAT", "HIGH", "ROUTINE", "MEDIUM", "LOW")
 
@@ -104,7 +107,7 @@ def _checked_form(header: Dataset, sop_class: str) -> dict[str, Any]:
         raise RefusedError(Reason.HEADER, f"missing or no number: {', '.join(missing)}")
     photometric = text(header, "PhotometricInterpretation")
     if photometric not in PHOTOMETRIC:
-        named = photometric if photometric.replace("_", "").isalnum() and len(photometric) <= 16 else "something else"
+        named = photometric if photometric in _KNOWN_PHOTOMETRIC else "something else"
         raise RefusedError(
             Reason.PHOTOMETRIC,
             f"Photometric Interpretation is {named if photometric else 'missing'}; read are {', '.join(PHOTOMETRIC)}",
@@ -176,7 +179,7 @@ def _description(header: Dataset, opened: Opened, sop_class: str) -> dict[str, A
     return {
         "sop_class": sop_class,
         "transfer_syntax": opened.transfer_syntax,
-        "modality": known(header, "Modality"),
+        "modality": known(header, "Modality", MODALITIES),
         "body_part": body_part(header),
         "view": view(header),
         "laterality": laterality(header),

@@ -29,6 +29,7 @@ from medical.reading.classes import (
 )
 from medical.reading.limits import Limits
 from medical.refusals import Reason, RefusedError
+from medical.vocabulary import MODALITIES
 
 _META, _IDENTIFYING = 0x0002, 0x0008
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
@@ -159,7 +160,7 @@ def _header(file: BinaryIO, syntax: str, limits: Limits, about: dict[str, Any]) 
 
 def _identify(header: Dataset, about: dict[str, Any]) -> None:
     """What a refused object is, too, so that it stays with its study."""
-    about["modality"] = known(header, "Modality")
+    about["modality"] = known(header, "Modality", MODALITIES)
     about["patient"] = [text(header, "IssuerOfPatientID"), text(header, "PatientID")]
     if valid_uid(study := uid(header, "StudyInstanceUID")):
         about["study"] = study

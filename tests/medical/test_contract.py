@@ -104,3 +104,16 @@ def test_ages_and_planes():
     assert plane_of((1.0, 0, 0, 0, 0, -1.0)) == "CORONAL"
     assert plane_of((1.0, 0, 0, 0, 0.7071, 0.7071)) == "OBLIQUE"
     assert view_of(INSTANCE) == "PA"
+
+
+def test_what_one_patient_alone_has_is_not_in_the_contract():
+    named = replace(INSTANCE, body_part="DOE")
+    listed = [("1", named), ("1", named), ("1", named), ("2", INSTANCE), ("3", INSTANCE)]  # three studies of one
+    assert learned(listed, "image", "stored", (0.0, 1.0)).body_parts == ("CHEST",)
+    few = [("1", named), ("2", INSTANCE)]
+    assert learned(few, "image", "stored", (0.0, 1.0)).body_parts == ("CHEST",)
+    with pytest.raises(SettingError, match="body part") as caught:
+        learned([("1", named), ("2", replace(INSTANCE, body_part="ROE"))], "image", "stored", (0.0, 1.0))
+    assert "DOE" not in str(caught.value)
+    assert "DOE" not in str(CONTRACT.refusal_of(named))
+    assert "DOE" not in str(CONTRACT.refusal_of(replace(INSTANCE, view="DOE")))

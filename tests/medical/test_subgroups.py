@@ -25,3 +25,13 @@ def test_the_interval_is_that_of_clopper_and_pearson():
     low, high = interval(0, 10)  # closed form: 1 - 0.025 ** (1 / 10)
     assert low == 0
     assert high == pytest.approx(1 - 0.025**0.1)
+
+
+def test_what_one_patient_alone_has_is_not_shown():
+    """A name may have been typed into Manufacturer or View Position; great ages identify."""
+    members = [Member(INSTANCE, True), Member(INSTANCE, False)]
+    members += [Member(replace(INSTANCE, scanner=f"DOE^{n}", view=f"ROE{n}", age=93.0 + 8 * n), False) for n in (0, 1)]
+    rows = {(row.attribute, row.value): row.patients for row in subgroups(members)}
+    assert rows["scanner", "A B"] == rows["scanner", "others"] == rows["view", "others"] == 2
+    assert rows["age", "90 and above"] == 2
+    assert not any("DOE" in value or "ROE" in value for _, value in rows)

@@ -345,3 +345,16 @@ def test_words_of_refusals_hold_no_patient_data(tmp_path, pseudonyms, pixels):
     (entry,) = take_inventory([path], pseudonyms, pixels=pixels).files
     assert "PLANTED" not in entry.found.refusal.detail
     assert "4711" not in entry.found.refusal.detail
+
+
+def test_what_is_no_term_of_the_standard_is_not_repeated(tmp_path, pseudonyms, pixels):
+    for number, changes in enumerate(({"Modality": "DOE"}, {"PhotometricInterpretation": "DOE"})):
+        made = phantoms.projection(seed=f"term {number}")
+        for name, value in changes.items():
+            setattr(made, name, value)
+        made.save_as(tmp_path / f"{number}.dcm", enforce_file_format=True)
+    with take_inventory([tmp_path], pseudonyms, pixels=pixels) as inventory:
+        first, second = inventory.files
+    assert first.found.modality == first.about["modality"] == "unknown"
+    assert "DOE" not in str(second.found.refusal)
+    assert second.about["modality"] == "DX"
