@@ -1,6 +1,7 @@
 """From training studies and a few wishes to the input contract and the detector's input; nothing guessed silently."""
 
 from collections.abc import Sequence
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -65,7 +66,8 @@ def choose(studies: Sequence[Study], wishes: Wishes) -> Choice:
     unit = _unit(chosen)
     window = _window(unit, geometry, wishes.window)
     distances = [distance for one in chosen if (distance := slice_distance(one)) is not None]
-    instances = ((one.study, instance) for one in chosen for instance in one.instances)
+    patients = {study.uid: study.patient for study in studies}
+    instances = ((patients[one.study], instance) for one in chosen for instance in one.instances)
     contract = learned(instances, geometry, unit, window, distances if geometry != "image" else ())
     low, high = window or (0.0, 1.0)
     if geometry == "volume":
@@ -123,13 +125,24 @@ def _window(unit: Unit, geometry: Geometry, window: tuple[float, float] | None) 
     return window if unit == "HU" else (0.0, 1.0) if geometry == "image" else None
 
 
+def _along_body(sizes: Voxel, orientation: Sequence[float]) -> Voxel:
+    """(slices, rows, columns) -> (inferior-superior, anterior-posterior, right-left), each axis to the nearest."""
+    right, down = np.array(orientation[:3]), np.array(orientation[3:])
+    closeness = np.abs([np.cross(right, down), down, right])  # of slices, rows, columns to x, y, z
+    nearest = max(permutations(range(3)), key=lambda axes: sum(closeness[i, axis] for i, axis in enumerate(axes)))
+    along = {axis: size for axis, size in zip(nearest, sizes, strict=True)}
+    return along[2], along[1], along[0]
+
+
 def _voxel(series: Sequence[Series]) -> Voxel:
-    """The median voxel of the training; slices of CT and MR are usually thicker than their pixels."""
+    """The median voxel of the training along the axes of `Voxel`; slices are usually thicker than their pixels."""
     sizes = []
     for one in series:
         spacing, distance = one.instances[0].spacing, slice_distance(one)
         if spacing is not None and distance is not None:
-            sizes.append((distance, spacing.rows, spacing.columns))
+            orientation = one.instances[0].orientation
+            assert orientation is not None  # a distance was found
+            sizes.append(_along_body((distance, spacing.rows, spacing.columns), orientation))
     if not sizes:
         raise SettingError("no series states the size of its voxels; say it with --voxel")
     depth, height, width = np.median(np.array(sizes), axis=0).tolist()

@@ -1,9 +1,9 @@
 """From decoded pixels to what a scorer takes, and from its map back to the grid of the source.
 
 Single images go in as they are. Of volumes the model sees a window: the one of its contract in Hounsfield units; or in
-MR, whose values have no unit, the 0.5 to 99.5 percentiles of the volume itself (ScaleIntensityRangePercentiles of
-MONAI). Slices are scored on their own grid; a whole volume is resampled by MONAI to the orientation and the voxel size
-that the model was trained on.
+MR, whose values have no unit, the 0.5 to 99.5 percentiles of the volume itself; MONAI's ScaleIntensityRangePercentiles
+would count padding, too. Slices are scored on their own grid; a whole volume is resampled by MONAI to the orientation
+and the voxel size that the model was trained on.
 """
 
 from dataclasses import replace
@@ -91,15 +91,11 @@ def _scaled(volume: Volume, contract: Contract) -> Float32[np.ndarray, "d h w"]:
     """Values in the contract's unit; where it has no window, between the percentiles of the volume's own values."""
     if contract.window is not None:
         return volume.values
-    from monai.transforms import ScaleIntensityRangePercentiles
-
     low, high = np.percentile(volume.values[volume.valid], (LOWEST, HIGHEST))
     if not low < high:
         raise RefusedError(Reason.PIXELS, f"{HIGHEST - LOWEST:g} % of the voxels have one value")
-    inside = torch.from_numpy(np.where(volume.valid, volume.values, low).astype(np.float32))
-    scale = ScaleIntensityRangePercentiles(lower=LOWEST, upper=HIGHEST, b_min=0.0, b_max=1.0, clip=True)
-    scaled: Float32[np.ndarray, "d h w"] = np.asarray(scale(inside), dtype=np.float32)
-    return scaled
+    scaled: Float32[np.ndarray, "d h w"] = np.where(volume.valid, (volume.values - low) / (high - low), 0.0)
+    return np.asarray(np.clip(scaled, 0.0, 1.0), dtype=np.float32)
 
 
 def _windowed(values: Float32[np.ndarray, "..."], contract: Contract) -> Float32[np.ndarray, "..."]:
