@@ -24,7 +24,7 @@ class Anchor(BaseModel):
         protocol: learned from normal images, each test image scored alone, nothing chosen on test data. Records of
             another kind have no place here.
         source: paper or document.
-        year: year of the source.
+        year: year of the source; of a document without a date, the year in which it was read.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
