@@ -38,7 +38,7 @@ def pareto(points: Mapping[str, Point], title: str) -> str:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    figure = Figure(figsize=(7.5, 5.2), layout="constrained")
     panel: Any = figure.subplots()
     best = [points[name] for name in frontier(points)]
     panel.plot(
@@ -61,9 +61,9 @@ def pareto(points: Mapping[str, Point], title: str) -> str:
     panel.xaxis.set_major_formatter(ScalarFormatter())
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set(xlabel="ms an image at batch 1, median (logarithmic)", ylabel="image AUROC")
-    panel.set_title(title, fontsize=10)
+    figure.suptitle(title, fontsize=10)
     panel.grid(visible=True, alpha=0.3)
-    panel.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    panel.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     return _svg(figure)
 
 

@@ -15,6 +15,7 @@ from benchmarks.tables import number
 
 TITLE = "Anomaly detection: measured runs"
 _OTHERS = 0.5
+"""Load of other programs, in cores, from which on latencies are called not quotable."""
 _READ = (
     "Image AUROC: mean over seeds; noise: 1.96 standard errors, from a bootstrap over test images and the spread over "
     "seeds; never below one test image. With one seed the spread over seeds is unknown and not in it.",
@@ -44,7 +45,7 @@ def write_report(folders: Sequence[Path], out: Path, scaling: Sequence[Path], no
     sections = [
         Section("Conditions", [*notes, *conditions(results)]),
         *([means(results)] if len({one.dataset for one in results.experiments()}) > 1 else []),
-        against_latency(results),
+        against_latency(results, _others(results) > _OTHERS),
         *sets(results, read_anchors()),
         wins(results),
         promises(results),
@@ -75,15 +76,19 @@ def conditions(results: Results) -> list[str]:
             f"LIMITED RUN: at most {', '.join(map(str, limits))} training images and as many test images of each set. "
             "These are not the figures of the full sets."
         )
-    loads = [float(row["load"]) - float(row["threads"]) for row in rows]
-    if max(loads) > _OTHERS:
+    if _others(results) > _OTHERS:
         lines.append(
-            f"BUSY MACHINE: other programs kept up to {max(loads):.1f} cores busy while latencies were taken (load "
-            "average). Wall times, latencies and throughput are not quotable; CPU seconds, memory and quality are."
+            f"BUSY MACHINE: load of other programs up to {_others(results):.1f} while latencies were taken. Wall "
+            "times, latencies and throughput are not quotable; CPU seconds, memory and quality are."
         )
     splits = {title: split for run in results.runs.values() for title, split in run["sets"].items()}
     lines += [f"{title}: {split}." for title, split in splits.items()]
     return lines
+
+
+def _others(results: Results) -> float:
+    """Returns the highest load of other programs while latencies were taken."""
+    return max(float(row["load"]) - float(row["threads"]) for row in results.rows)
 
 
 def grown(paths: Sequence[Path]) -> Section:

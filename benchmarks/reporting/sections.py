@@ -225,8 +225,13 @@ def _duel(results: Results, experiments: Sequence[Experiment], one: Method, othe
     return f"{ahead} / {level} / {behind}"
 
 
-def against_latency(results: Results) -> Section:
-    """Returns the picture of accuracy against latency, of the methods that were measured everywhere."""
+def against_latency(results: Results, busy: bool) -> Section:
+    """Returns the picture of accuracy against latency, of the methods that were measured everywhere.
+
+    Args:
+        results: all rows.
+        busy: whether other programs ran meanwhile, so that the picture must say so.
+    """
     experiments = results.experiments()
     points = {}
     for method in results.methods():
@@ -240,6 +245,8 @@ def against_latency(results: Results) -> Section:
         section.lines.append("No method was measured on every experiment.")
         return section
     where = f"mean over {len(experiments)} experiment(s), bars: 95 % noise"
+    if busy:
+        where += "\nBUSY MACHINE: latencies are not quotable"
     section.picture = Picture("pareto.svg", "image AUROC against latency of each method", pareto(points, where))
     return section
 

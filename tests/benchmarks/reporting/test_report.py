@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import studentized_range
 
 from anomaly.errors import DatasetError
+from benchmarks.datasets.registry import SETS
 from benchmarks.reporting.anchors import read_anchors
 from benchmarks.reporting.page import Section, Table, as_html
 from benchmarks.reporting.pictures import Point, frontier, ranks
@@ -21,9 +22,7 @@ SUBSPACE, BANK, PADIM = (
     Method("memory_bank", "bundled"),
     Method("anomalib:Padim", "resnet18"),
 )
-MVTEC = tuple(
-    "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor wood zipper".split()
-)
+MVTEC = SETS["mvtec_ad"].categories
 
 
 def row(dataset, method, auroc, half=0.01, seed=0, category="", **more):
@@ -101,7 +100,7 @@ def test_limits_and_load_are_said(write, tmp_path):
     write_report([write([row("steel", BANK, 0.9, limit=60, load=3.5)])], tmp_path / "report", [], [])
     text = (tmp_path / "report" / "report.md").read_text()
     assert "LIMITED RUN: at most 60" in text
-    assert "up to 2.5 cores busy" in text
+    assert "load of other programs up to 2.5" in text
     assert "not quotable" in text
 
 
