@@ -1,7 +1,8 @@
 """A worklist against known labels: does the score tell abnormal from normal studies, and does it move them forward?
 
 Every figure stands beside what a shortcut reaches: a single number of an image (brightness, file size) that knows
-nothing of disease. Studies that were NOT_ANALYSED have no score: they are counted apart, and count as not flagged.
+nothing of disease. Intervals take studies as independent: they are too narrow where patients have several. Studies that
+were NOT_ANALYSED have no score: they are counted apart, and count as not flagged.
 """
 
 import csv
@@ -97,6 +98,8 @@ def read_cases(worklist: Path, labels: Path, by: str = "") -> list[Case]:
     if wrong := {row["label"] for row in known} - {NORMAL, ABNORMAL}:
         raise DatasetError(f"{labels}: a label must be {NORMAL!r} or {ABNORMAL!r}; got {sorted(wrong)}")
     named = {row["study"]: row for row in known}
+    if len(named) != len(known):
+        raise DatasetError(f"{labels} labels {len(known) - len(named)} studies more than once; give one line each")
     if set(named) != set(rows):
         raise DatasetError(
             f"{len(set(rows) - set(named))} studies of the worklist have no label, "
@@ -160,12 +163,18 @@ def _thresholds(cases: Sequence[Case]) -> dict[str, Any]:
 
 
 def _moved(cases: Sequence[Case]) -> dict[str, Any]:
-    """How many abnormal studies the first quarter of the worklist holds; by chance it holds a quarter of them."""
+    """How many abnormal studies the first quarter of the worklist holds, and what share it would hold by chance."""
     places = round(_FIRST * len(cases))
     abnormal = [case for case in cases if case.abnormal]
     inside = sum(case.rank <= places for case in abnormal)
     most = min(places, len(abnormal)) / len(abnormal)
-    return {"places": places, "abnormal_in_first_quarter": Share(inside, len(abnormal)).to_dict(), "at_most": most}
+    chance = places / len(cases)
+    return {
+        "places": places,
+        "by_chance": chance,
+        "abnormal_in_first_quarter": Share(inside, len(abnormal)).to_dict(),
+        "at_most": most,
+    }
 
 
 def _within(groups: Sequence[Sequence[Case]]) -> float | None:

@@ -38,7 +38,8 @@ def _lines(found: dict[str, Any], seed: int) -> list[str]:
         lines.append(f"{words}: {one['hits']} of {one['total']} ({one['low']:.0%} to {one['high']:.0%})")
     lines.append(
         f"first quarter of the worklist ({moved['places']} places): {inside['share']:.1%} of the abnormal studies "
-        f"({inside['low']:.0%} to {inside['high']:.0%}); 25 % by chance, {moved['at_most']:.1%} at most"
+        f"({inside['low']:.0%} to {inside['high']:.0%}); {moved['by_chance']:.1%} by chance, "
+        f"{moved['at_most']:.1%} at most"
     )
     if found["auroc_within_strata"] is not None:
         lines.append(f"AUROC over pairs of one stratum only: {found['auroc_within_strata']:.3f}")
@@ -47,7 +48,7 @@ def _lines(found: dict[str, Any], seed: int) -> list[str]:
     if found["shortcuts"]:
         lines += ["", "shortcuts, each a single number of the image (AUROC):"]
         lines += [f"  {name}: {value:.3f}" for name, value in found["shortcuts"].items()]
-    return [*lines, "", f"95 % intervals; bootstrap seed {seed}. {DISCLAIMER}"]
+    return [*lines, "", f"95 % intervals, studies taken as independent; bootstrap seed {seed}. {DISCLAIMER}"]
 
 
 def _counted(counts: dict[str, int]) -> str:

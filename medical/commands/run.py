@@ -82,6 +82,8 @@ def run_command(
     )
     if dicom:
         typer.echo(f"{run.objects} DICOM results in {out / 'dicom'}.")
+    if lost := len(known.keys() - {outcome.study for outcome in run.outcomes}):
+        typer.secho(f"{lost} priorities are of studies that are not in the worklist.", fg=typer.colors.YELLOW, err=True)
     for line in run.failed:
         typer.secho(f"not written: {line}", fg=typer.colors.YELLOW, err=True)
     refused = [*inventory.refused, *(one for outcome in run.outcomes for one in outcome.refused)]
@@ -108,8 +110,10 @@ def _priorities(path: Path) -> Mapping[str, Priority]:
 
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-        return {row["study"]: Priority(row["priority"].upper()) for row in rows}
+            rows = [(row["study"].strip(), Priority(row["priority"].strip().upper())) for row in csv.DictReader(file)]
     except (OSError, KeyError, ValueError, AttributeError) as error:
         allowed = ", ".join(Priority)
         raise DatasetError(f"{path} must be a CSV with the columns study and priority ({allowed}): {error}") from error
+    if len(dict(rows)) < len(rows):
+        raise DatasetError(f"{path} names {len(rows) - len(dict(rows))} studies more than once; give one priority each")
+    return dict(rows)

@@ -78,7 +78,8 @@ class _Taking:
     files: list[FileEntry] = field(default_factory=list)
     paths: set[Path] = field(default_factory=set)
     uids: set[str] = field(default_factory=set)
-    patients: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    patients: dict[str, set[tuple[str, str]]] = field(default_factory=lambda: defaultdict(set))
+    issuers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     planes: dict[str, Planes] = field(default_factory=dict)
 
     def add(self, candidate: Candidate, worker: Worker) -> None:
@@ -93,12 +94,12 @@ class _Taking:
             about = getattr(error, "about", {})
             study = about.get("study")
             if study is not None:
-                self.patients[study].add(self._patient(about["patient"], study))
+                self._names(about["patient"], study)
             self.refuse(candidate, error.refusal, about, study)
             return
         instance = _instance(candidate.path, answer["instance"])
         about = {name: getattr(instance, name) for name in _ABOUT}
-        self.patients[instance.study].add(self._patient(answer["patient"], instance.study))
+        self._names(answer["patient"], instance.study)
         if instance.uid in self.uids:
             words = "another file holds an object of the same SOP Instance UID; the one found first is taken"
             self.refuse(candidate, Refusal(Reason.DUPLICATE_OBJECT, words), about, instance.study)
@@ -114,11 +115,26 @@ class _Taking:
         known = {name: (about or {}).get(name) for name in _ABOUT}
         self.files.append(FileEntry(printable(candidate.name), known, RefusedFile(candidate.path, refusal, study)))
 
-    def _patient(self, patient: Sequence[str], study: str) -> str:
-        """A key of the patient; of the study where the identifier stands for nobody: unknown patients are not one."""
+    def _names(self, patient: Sequence[str], study: str) -> None:
+        """Keeps who the patient is; the study itself where the identifier stands for nobody: they are not one."""
         issuer, identifier = patient
         nobody = identifier in _NOBODY or set(identifier) <= set("0X-?* ")
-        return self.pseudonyms.of(f"study|{study}" if nobody else f"patient|{issuer}|{identifier}")
+        name = (f"study|{study}", "") if nobody else (f"patient|{identifier}", issuer)
+        self.patients[study].add(name)
+        self.issuers[name[0]].add(name[1])
+
+    def _key(self, study: str) -> str:
+        """The key of its patient. Many senders leave the issuer out: then an identifier is one patient, whoever issued.
+
+        Two patients taken for one harm no split; one taken for two would be on both sides of it.
+        """
+        identifier, issuer = min(self.patients[study])
+        return self.pseudonyms.of(identifier if "" in self.issuers[identifier] else f"{identifier}|{issuer}")
+
+    def _patients_in(self, study: str) -> int:
+        """How many patients the objects of a study name for certain; an issuer that is not said is no other one."""
+        identifiers = {identifier for identifier, _ in self.patients[study]}
+        return max(len(identifiers), len({issuer for _, issuer in self.patients[study]} - {""}))
 
     def studies(self) -> tuple[tuple[Study, ...], tuple[RefusedFile, ...], tuple[FileEntry, ...]]:
         """Groups what was found; the objects of a study that names several patients are all refused."""
@@ -131,15 +147,14 @@ class _Taking:
             else:
                 refused[entry.found.study].append(entry.found)
         studies = tuple(
-            Study(uid, min(self.patients[uid]), tuple(map(self._series, series.values())), tuple(refused.pop(uid, ())))
+            Study(uid, self._key(uid), tuple(map(self._series, series.values())), tuple(refused.pop(uid, ())))
             for uid, series in taken.items()
         )
         return studies, tuple(one for some in refused.values() for one in some), files
 
     def _one_patient(self, entry: FileEntry) -> FileEntry:
-        if not isinstance(entry.found, Instance) or len(self.patients[entry.found.study]) == 1:
+        if not isinstance(entry.found, Instance) or (count := self._patients_in(entry.found.study)) == 1:
             return entry
-        count = len(self.patients[entry.found.study])
         refusal = Refusal(Reason.HEADER, f"the objects of its study name {count} different patients")
         return FileEntry(entry.name, entry.about, RefusedFile(entry.found.path, refusal, entry.found.study))
 

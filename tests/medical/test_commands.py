@@ -171,6 +171,21 @@ def test_the_sites_priorities_can_be_given(chest_model, incoming, tmp_path):
     assert "STAT, HIGH, ROUTINE, MEDIUM, LOW" in err
 
 
+def test_priorities_are_never_lost_silently(chest_model, incoming, tmp_path):
+    study = pydicom.dcmread(incoming / "normal" / "300.dcm").StudyInstanceUID
+    said = ("triage", "run", chest_model[1], incoming / "normal", "--out", tmp_path / "out", "--priorities")
+    (tmp_path / "site.csv").write_text(f"study,priority\n {study} , stat \n1.2.3,HIGH\n")
+    status, _, err = anomaly(*said, tmp_path / "site.csv")
+    assert status == 0, err
+    assert "1 priorities are of studies that are not in the worklist" in err
+    first = json.loads((tmp_path / "out" / "worklist.json").read_text())["studies"][0]
+    assert (first["study_instance_uid"], first["priority"]) == (study, "STAT")
+    (tmp_path / "site.csv").write_text(f"study,priority\n{study},STAT\n{study},LOW\n")
+    status, _, err = anomaly(*said, tmp_path / "site.csv")
+    assert status == 2
+    assert "more than once" in err
+
+
 def test_a_plain_model_cannot_be_run(tmp_path, incoming, chest_model):
     from dataclasses import replace
 

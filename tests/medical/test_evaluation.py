@@ -90,3 +90,15 @@ def test_bad_labels_are_an_error(tmp_path):
         read_cases(worklist, labels, by="colour")
     with pytest.raises(DatasetError, match="two analysed"):
         evaluate(CASES[:2])
+
+
+def test_a_study_with_two_labels_is_an_error(tmp_path):
+    worklist, labels = files(tmp_path, CASES)
+    labels.write_text(labels.read_text() + labels.read_text().splitlines()[1].replace("abnormal", "normal") + "\n")
+    with pytest.raises(DatasetError, match="more than once"):
+        read_cases(worklist, labels)
+
+
+def test_chance_is_that_of_the_places_there_are():
+    assert evaluate(CASES)["worklist"]["by_chance"] == pytest.approx(2 / 8)
+    assert evaluate(CASES[:6])["worklist"]["by_chance"] == pytest.approx(2 / 6)  # a quarter of six are two places
