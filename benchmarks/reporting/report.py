@@ -25,6 +25,7 @@ _READ = (
     "chosen on test data. Peers of anomalib get ResNet-18 weights where they take any: compare with (resnet18) rows.",
     "shortcut: one global number of an image, no detector, whichever side is higher. A score that does not clearly "
     "beat the best of them proves nothing.",
+    "(2) behind a mean: over that many sets only, so not comparable with the others of its column.",
     "ms: from canvas to score and map, batch 1. fit: reading files included, imports not. Peaks: of the whole process.",
 )
 
