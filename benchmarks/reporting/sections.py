@@ -259,6 +259,7 @@ def promises(results: Results) -> Section:
         "seed",
         "level",
         "held out",
+        "asked",
         "promised, at most",
         "false alarms",
         "seen",
@@ -275,6 +276,7 @@ def promises(results: Results) -> Section:
             rows.append(
                 [
                     *(title, method.title, row["seed"], level.upper(), row["held_out_units"]),
+                    f"{100 * float(row[f'{level}_wanted']):g} %",
                     f"{100 * float(row[f'{level}_promised']):.1f} %",
                     *(seen, f"{100 * rate:.1f} %", f"{100 * low:.1f} to {100 * high:.1f} %", row[f"{level}_verdict"]),
                 ]
