@@ -83,7 +83,9 @@ def conditions(results: Results) -> list[str]:
             "times, latencies and throughput are not quotable; CPU seconds, memory and quality are."
         )
     splits = {title: split for run in results.runs.values() for title, split in run["sets"].items()}
-    lines += [f"{title}: {split}." for title, split in splits.items()]
+    measured = {experiment.title for experiment in results.experiments()}
+    lines += [f"{title}: {split}." for title, split in splits.items() if title in measured]
+    lines += [f"INCOMPLETE: {title} was asked for and has no row." for title in splits if title not in measured]
     return lines
 
 

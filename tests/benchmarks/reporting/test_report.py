@@ -58,7 +58,7 @@ def write(tmp_path):
             writer = csv.DictWriter(file, [*KEY, *VALUES])
             writer.writeheader()
             writer.writerows(rows)
-        (folder / "run.json").write_text(json.dumps({"sets": {"steel": "split of the authors"}}))
+        (folder / "run.json").write_text(json.dumps({"sets": {"steel": "split of the authors", "wool": "another"}}))
         return folder
 
     return written
@@ -93,6 +93,8 @@ def test_winners_are_marked_where_they_win(write, tmp_path):
     assert "**" not in of_glass.split("##")[0]
     assert "shortcut: file size" in of_glass
     assert "A note." in text
+    assert "- steel: split of the authors." in text
+    assert "INCOMPLETE: wool was asked for" in text
     means = text.split("## Mean over 2")[1].split("##")[0]
     assert "| anomalib:Padim (resnet18) |      1 of 2 |" in means  # it does not compete
     assert "**0.925**" in means
