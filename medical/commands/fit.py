@@ -26,7 +26,7 @@ def fit_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write, *.safetensors.")],
     detector: Annotated[
         str, typer.Option(help="A detector of `anomaly fit`, or volume_autoencoder for whole volumes.")
-    ] = "memory_bank",
+    ] = "feature_autoencoder",
     backbone: Annotated[str, typer.Option(help="bundled, or any timm model.")] = "bundled",
     layers: Annotated[str, typer.Option(help="Layers of the backbone, comma separated.")] = "",
     weights: Annotated[Path | None, typer.Option(help="File with the backbone's weights; no network is used.")] = None,

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import TextIO, TypedDict, Unpack
 
 from anomaly.errors import AnomalyError
+from medical.privacy.logs import LIBRARIES
 
 
 class Fields(TypedDict, total=False):
@@ -34,9 +35,6 @@ class Fields(TypedDict, total=False):
     address: str
     port: int
     outcome: str
-
-
-LIBRARIES = ("pynetdicom", "pydicom", "dicomweb_client", "highdicom", "urllib3", "requests")
 
 
 class Journal:
