@@ -23,7 +23,18 @@ from typing import Any, TextIO, TypedDict, Unpack
 from medical.outcome import Priority
 from medical.refusals import Reason, RefusedError
 
-LIBRARIES = ("pydicom", "pynetdicom", "highdicom", "dicomweb_client", "httpx", "httpcore", "urllib3", "requests", "monai", "PIL")
+LIBRARIES = (
+    "pydicom",
+    "pynetdicom",
+    "highdicom",
+    "dicomweb_client",
+    "httpx",
+    "httpcore",
+    "urllib3",
+    "requests",
+    "monai",
+    "PIL",
+)
 """Their loggers lose their own handlers, which would write the text of a record, and everything below WARNING."""
 WITHHELD = "withheld"
 logging.getLogger("medical.events").addHandler(logging.NullHandler())  # else `logging` prints what nobody set up
