@@ -26,6 +26,9 @@ from medical.pacs.spool import Spool
 from tests.medical import phantoms
 
 NODE = Node(ae_title="ANOMALY")
+# On a machine under load the end of an association and its network timeout may cross in the peer of a test; the thread
+# of pynetdicom 3.0.4 that serves it then ends with InvalidEventError. What is delivered does not depend on it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 @pytest.fixture(autouse=True)
