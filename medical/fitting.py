@@ -177,9 +177,3 @@ class StudyFit:
 
         for study, read in read_ahead(studies, self.contract, self.pixels):
             yield study, units(read)
-
-
-def _patients(ordered: Sequence[Study]) -> dict[str, str]:
-    """Returns study -> first study of its patient: unlike pseudonyms, it is the same whatever the site's key."""
-    first: dict[str, str] = {}
-    return {study.uid: first.setdefault(study.patient, study.uid) for study in ordered}
