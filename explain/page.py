@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from anomaly.report.templates import template
 from anomaly.report.words import BADGES, number
 from explain.methods import CONTROLS, TITLES
 from explain.run import Judged, Part
@@ -71,17 +70,8 @@ def html(
         pictures: name -> data URI of the summary's figures.
         text: words of the summary, as `ReportWriter` puts them together.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
-    environment.filters["verdict"] = verdict_words
-    environment.filters["twin"] = twin_words
-    return environment.get_template("explain.html.j2").render(
+    page = template(Path(__file__).parent / "explain.html.j2", verdict=verdict_words, twin=twin_words)
+    return page.render(
         about=about,
         pages=pages,
         others=others[:MOST_LISTED],

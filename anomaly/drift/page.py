@@ -10,14 +10,13 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from anomaly.drift.charts import evidence_chart, ewma_chart
 from anomaly.drift.run import DriftResult
 from anomaly.errors import ImageFileError
 from anomaly.images import read_image
 from anomaly.report import display
-from anomaly.report.words import number
+from anomaly.report.templates import template
 
 HTML, JSON = "drift.html", "drift.json"
 EXAMPLES = 6
@@ -59,17 +58,9 @@ def write_report(
     failed = [{"path": _text(failure.path), "reason": failure.reason} for failure in failures]
     content = {"model": dict(model), **result.to_dict(), "failed": failed}
     (out / JSON).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
     last = len(result.paths)
     late = range(result.since, last) if result.alarms else range(max(0, last - EXAMPLES), last)
-    html = environment.get_template("drift.html.j2").render(
+    html = template(Path(__file__).parent / "drift.html.j2").render(
         title=title,
         result=result,
         evidence=evidence_chart(result),

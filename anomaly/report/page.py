@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from anomaly.calibration import Calibration
 from anomaly.report.heatmap import gradient
 from anomaly.report.histogram import histogram
 from anomaly.report.rows import Row, headline
-from anomaly.report.words import BADGES, NOT_SCORED, SCORED, number
+from anomaly.report.templates import template
+from anomaly.report.words import BADGES, NOT_SCORED, SCORED
 
 NARROWEST, WIDEST = 0.8, 2.2
 """Width over height of the pictures in the gallery, at least and at most; others are shown whole within that."""
@@ -70,22 +70,13 @@ class Page:
 
     def html(self) -> str:
         """Returns the whole report as one self-contained HTML document."""
-        folder = Path(__file__).parent
-        environment = Environment(
-            loader=FileSystemLoader(folder),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters["number"] = number
         shown = sorted(
             (Shown(self.rows[index], thumbnail) for index, thumbnail in self.thumbnails.items()),
             key=lambda part: (-(part.row.score or 0.0), part.row.path),
         )
         pictured = Counter(part.row.decision for part in shown)
         decided = Counter(row.decision for row in self.rows)
-        return environment.get_template("report.html.j2").render(
+        return template(Path(__file__).parent / "report.html.j2").render(
             page=self,
             badges=BADGES,
             headline=headline(self.rows),

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from anomaly.report.templates import template
 from benchmarks.tables import markdown
 
 
@@ -63,16 +63,8 @@ def as_markdown(title: str, sections: Sequence[Section]) -> str:
 
 def as_html(title: str, sections: Sequence[Section]) -> str:
     """Returns the report as one self-contained HTML document."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["cell"] = _cell
-    environment.filters["drawing"] = _drawing
-    return environment.get_template("report.html.j2").render(title=title, sections=sections)
+    page = template(Path(__file__).parent / "report.html.j2", cell=_cell, drawing=_drawing)
+    return page.render(title=title, sections=sections)
 
 
 def _cell(text: str) -> Markup:

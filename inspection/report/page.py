@@ -7,29 +7,20 @@ from pathlib import Path
 from typing import Any
 
 
-def rendered(template: Path, *, title: str, headline: str, provenance: Mapping[str, str], **values: Any) -> str:
+def rendered(path: Path, *, title: str, headline: str, provenance: Mapping[str, str], **values: Any) -> str:
     """Returns a self-contained HTML document.
 
     Args:
-        template: file that extends `base.html.j2`.
+        path: template, a file that extends `base.html.j2`.
         title: what the page is about.
         headline: the outcome in one sentence.
         provenance: name -> value, shown at the end.
         **values: what the template names.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from anomaly.report.templates import template
+    from anomaly.report.words import BADGES
 
-    from anomaly.report.words import BADGES, number
-
-    environment = Environment(
-        loader=FileSystemLoader([template.parent, Path(__file__).parent]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
-    return environment.get_template(template.name).render(
+    return template(path, Path(__file__).parent).render(
         title=title,
         headline=headline,
         badges={word: badge for word, badge in BADGES.items() if word in ("NG", "REVIEW", "OK")},

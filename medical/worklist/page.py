@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from anomaly.report.words import number
+from anomaly.report.templates import template
 from medical.objects import RefusedFile
 from medical.outcome import DISCLAIMER
 from medical.worklist.order import RULE
@@ -29,23 +29,13 @@ def html(found: Sequence[Row], about: "About", pictures: "Pictures", strays: Seq
         pictures: Study Instance UID -> RGB pictures.
         strays: files of no readable study.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     from medical.worklist.writer import counts
 
     folder = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
     script = (folder / "worklist.js").read_text("utf-8")
     drawn = ScorePicture(about.calibration, [row.score for row in found if row.score is not None])
     found_counts = counts(found)
-    return environment.get_template("worklist.html.j2").render(
+    return template(folder / "worklist.html.j2").render(
         rows=found,
         about=about,
         counts=found_counts,
