@@ -12,11 +12,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from anomaly.errors import SettingError
+from anomaly.settings_file import Section
 from inspection.results.files import cell
 from inspection.results.messages import DefectMessage
 from inspection.results.records import StoredResult
 from inspection.results.tables import escaped
-from inspection.section import Section
 
 _BOX = ("top_px", "left_px", "bottom_px", "right_px")
 

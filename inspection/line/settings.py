@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from anomaly.calibration import Decision
 from anomaly.errors import SettingError
-from inspection.section import Section
+from anomaly.settings_file import Section
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
+from anomaly.settings_file import Section
 from inspection.line.settings import LineSettings
 from inspection.recipe.faults import RecipeError, faults_of
 from inspection.recipe.sections import (
@@ -25,7 +26,6 @@ from inspection.recipe.sections import (
     TilingSection,
 )
 from inspection.results.settings import ResultsSettings
-from inspection.section import Section
 
 VERSION = 1
 

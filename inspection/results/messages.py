@@ -8,10 +8,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from anomaly.calibration import Decision
+from anomaly.settings_file import Section
 from inspection.parts import Defect, Reason
 from inspection.results.records import StoredResult
 from inspection.results.tables import escaped
-from inspection.section import Section
 
 _NAMESPACE = uuid.UUID("5b1c2b1e-6c0f-5d0e-9d7b-2a4c7f0f3a11")
 

@@ -19,6 +19,7 @@ from inspection.results.settings import PictureSettings
 from inspection.results.tables import pictures, results, verdicts
 
 _PAGE = 200
+_DAY_US = 86_400e6
 
 
 class Retention:
@@ -44,16 +45,14 @@ class Retention:
         """
         now = now or datetime.now(UTC)
         failed = ""
-        if self._settings.keep_days is not None:
-            oldest = microseconds(now - timedelta(days=self._settings.keep_days))
-            for row in self._deletable(pictures.c.written_us < oldest):
-                failed = self._delete(row) or failed
-        if self._settings.keep_gigabytes is not None:
-            failed = self._shrink(round(self._settings.keep_gigabytes * 1e9)) or failed
+        oldest = round(max(0.0, microseconds(now) - self._settings.keep_days * _DAY_US))
+        for row in self._deletable(pictures.c.written_us < oldest):
+            failed = self._delete(row) or failed
+        failed = self._shrink(self._settings.keep_gigabytes * 1e9) or failed
         self._remove_empty_days(now.date())
         return failed
 
-    def _shrink(self, most: int) -> str:
+    def _shrink(self, most: float) -> str:
         with self._database.reading() as connection:
             mine = select(func.coalesce(func.sum(pictures.c.bytes), 0)).where(pictures.c.folder == self._folder.id)
             total = int(connection.execute(mine).scalar_one())

@@ -16,7 +16,6 @@ Relative paths are relative to the folder of the recipe. A secret never stands i
 name the environment variable that holds it.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,11 +23,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from inspection.section import Section
+from anomaly.settings_file import HeadersEnv, Section, VariableName, WebAddress
 
 Decided = Literal["OK", "REVIEW", "NG"]
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 FilePath = Annotated[Path, Field(strict=False)]
 
 
@@ -40,8 +37,8 @@ class PictureSettings(Section):
         raw: decisions whose raw frame is stored, lossless.
         overlay: decisions whose heatmap is stored.
         ok_share: share of the OK parts of which both are stored too, in [0, 1]; chosen by a hash of the part's id.
-        keep_days: after how many days pictures may be deleted; none = never for their age.
-        keep_gigabytes: how much disk they may take in all, the oldest are deleted first; none = no limit.
+        keep_days: after how many days pictures may be deleted; inf = never for their age.
+        keep_gigabytes: how much disk they may take in all, the oldest are deleted first; inf = no limit.
         delete_unreviewed: whether pictures of NG and REVIEW parts may be deleted before somebody has given a verdict.
         free_gigabytes: pictures are not written while the disk has less room than this; the room is for results.
     """
@@ -50,8 +47,8 @@ class PictureSettings(Section):
     raw: Annotated[tuple[Decided, ...], Field(strict=False)] = ("NG", "REVIEW")
     overlay: Annotated[tuple[Decided, ...], Field(strict=False)] = ("NG", "REVIEW")
     ok_share: float = Field(default=0.0, ge=0, le=1)
-    keep_days: float | None = Field(default=90.0, gt=0)
-    keep_gigabytes: float | None = Field(default=50.0, gt=0)
+    keep_days: float = Field(default=90.0, gt=0)
+    keep_gigabytes: float = Field(default=50.0, gt=0)
     delete_unreviewed: bool = False
     free_gigabytes: float = Field(default=1.0, ge=0)
 
@@ -81,8 +78,8 @@ class MqttSettings(Section):
     ca_file: FilePath | None = None
     certificate: FilePath | None = None
     key: FilePath | None = None
-    username_env: str | None = None
-    password_env: str | None = None
+    username_env: VariableName | None = None
+    password_env: VariableName | None = None
 
     @field_validator("topic")
     @classmethod
@@ -90,11 +87,6 @@ class MqttSettings(Section):
         if any(letter in topic for letter in "+#\0") or topic.startswith(("$", "/")) or topic.endswith("/"):
             raise ValueError("must have none of + and #, not begin with $ or /, and not end with /")
         return topic
-
-    @field_validator("username_env", "password_env")
-    @classmethod
-    def _variables(cls, name: str | None) -> str | None:
-        return name if name is None else _variable(name)
 
     @model_validator(mode="after")
     def _belong_together(self) -> "MqttSettings":
@@ -122,28 +114,9 @@ class WebhookSettings(Section):
     """
 
     type: Literal["webhook"]
-    url: str
-    headers_env: dict[str, str] = Field(default_factory=dict)
+    url: WebAddress
+    headers_env: HeadersEnv = Field(default_factory=dict)
     timeout_seconds: float = Field(default=10.0, gt=0)
-
-    @field_validator("url")
-    @classmethod
-    def _url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must begin with http:// or https:// and name a host")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("must hold no user and password; use headers_env")
-        return url
-
-    @field_validator("headers_env")
-    @classmethod
-    def _headers(cls, headers: dict[str, str]) -> dict[str, str]:
-        for header, name in headers.items():
-            if not _HEADER.fullmatch(header):
-                raise ValueError(f"{header!r} is no name of a header")
-            _variable(name)
-        return headers
 
     @property
     def address(self) -> str:
@@ -199,7 +172,7 @@ class ResultsSettings(Section):
     """
 
     database: str = Field(default="results.sqlite", min_length=1)
-    database_password_env: str | None = None
+    database_password_env: VariableName | None = None
     pictures: PictureSettings = Field(default_factory=PictureSettings)
     publishers: Annotated[tuple[PublisherSettings, ...], Field(strict=False)] = ()
     alarm_messages: int = Field(default=10_000, ge=1)
@@ -216,11 +189,6 @@ class ResultsSettings(Section):
             raise ValueError("must not hold the password; name its environment variable in database_password_env")
         return database
 
-    @field_validator("database_password_env")
-    @classmethod
-    def _password(cls, name: str | None) -> str | None:
-        return name if name is None else _variable(name)
-
     @field_validator("publishers")
     @classmethod
     def _distinct(cls, publishers: Sequence[PublisherSettings]) -> Sequence[PublisherSettings]:
@@ -229,11 +197,3 @@ class ResultsSettings(Section):
         if twice:
             raise ValueError(f"must not name the same receiver twice: {', '.join(twice)}")
         return publishers
-
-
-def _variable(name: str) -> str:
-    if not _VARIABLE.fullmatch(name):
-        raise ValueError(
-            f"must be the name of an environment variable, not the secret itself (got {len(name)} letters)"
-        )
-    return name

@@ -10,12 +10,9 @@ import tomllib
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -23,10 +20,9 @@ from pydantic import (
     model_validator,
 )
 
+from anomaly.settings_file import HeadersEnv, Section, WebAddress
 from medical.pacs.errors import ConfigError
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 MEGABYTE, GIGABYTE = 10**6, 10**9
@@ -51,12 +47,6 @@ def ae_title(text: str) -> str:
 
 
 AeTitle = Annotated[str, AfterValidator(ae_title)]
-
-
-class Section(BaseModel):
-    """Base of the sections; a key that it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Tls(Section):
@@ -160,32 +150,12 @@ class Web(Section):
         key: its private key.
     """
 
-    url: str
-    headers_env: dict[str, str] = Field(default_factory=dict)
+    url: WebAddress
+    headers_env: HeadersEnv = Field(default_factory=dict)
     timeout_seconds: float = Field(default=60.0, gt=0)
     ca: FilePath | None = None
     certificate: FilePath | None = None
     key: FilePath | None = None
-
-    @field_validator("url")
-    @classmethod
-    def _url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must begin with http:// or https:// and name a host")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("must hold no user and password; use headers_env")
-        return url
-
-    @field_validator("headers_env")
-    @classmethod
-    def _headers(cls, headers: dict[str, str]) -> dict[str, str]:
-        for header, name in headers.items():
-            if not _HEADER.fullmatch(header):
-                raise ValueError(f"{header!r} is no name of a header")
-            if not _VARIABLE.fullmatch(name):
-                raise ValueError("must name environment variables, not hold the secrets themselves")
-        return headers
 
     @model_validator(mode="after")
     def _together(self) -> "Web":

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from datetime import UTC, datetime, timedelta
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def test_a_stored_result_leads_to_its_pictures(tmp_path: Path) -> None:
 
 def retained(line: Reporter, tmp_path: Path, days: float = 0, **values: Any) -> tuple[str, set[str]]:
     """Applies the retention some days later; what it says, and the parts that still have pictures."""
-    settings = PictureSettings(**{"keep_days": None, "keep_gigabytes": None} | values)
+    settings = PictureSettings(**{"keep_days": inf, "keep_gigabytes": inf} | values)
     said = Retention(line.store.database, PictureFolder(settings, tmp_path, LOOK), settings).apply(
         datetime.now(UTC) + timedelta(days=days)
     )
@@ -157,6 +158,7 @@ def test_age_deletes_only_what_was_reviewed_or_is_ok(tmp_path: Path) -> None:
         verdict = Verdict(run=line.run.id, part="seen", verdict=Decision.NG, who="Ana", given=NOW)
         line.store.add_verdicts([verdict])
         everything = {"ng", "seen", "review", "ok"}
+        assert retained(line, tmp_path, 10**5, keep_days=10.0**6) == ("", everything)
         assert retained(line, tmp_path, 29, keep_days=30.0) == ("", everything)
         assert retained(line, tmp_path, 31, keep_days=30.0) == ("", {"ng", "review"})
         assert retained(line, tmp_path, 31, keep_days=30.0, delete_unreviewed=True) == ("", set())
