@@ -3,15 +3,18 @@
 Each set is learned from normal images alone; then defective images that the detector flags, drawn at random under a
 seed, are explained by every method and measured as `anomaly explain` measures them: what the strongest 4 % of a map
 takes away when it is replaced by normal content, deletion and insertion, infidelity, randomised weights, sensitivity,
-and the known defects with chance taken off (paired minus crossed). Images are reduced to a small canvas first, and
-methods that sample take few samples, so that the whole table costs minutes; the settings stand in the result file.
+and the known defects with chance taken off: each map with its own mask minus its mean with the masks of all other
+defective images that were drawn. Images are reduced to a small canvas first, and methods that sample take few samples;
+the settings stand in the result file.
 
-Rows that are in the result file already are not measured again: give a new --out after a change of the code.
+One row per image and method, on the disk before the next image begins: a run that was broken off goes on, and one with
+more --images adds to what is there. Rows that are there are not measured again: give a new --out after a change of the
+code.
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,14 +36,13 @@ from benchmarks.running.work import BACKBONE, FILE
 from benchmarks.tables import ResultFile, markdown, number
 from explain.cam import GradCam, GuidedGradCam
 from explain.cells import Blend, Cells
-from explain.explanation import Explanation
-from explain.faithfulness import Faithfulness, Ground, faithfulness, ground
+from explain.faithfulness import faithfulness, ground
 from explain.gradients import GradientShap, IntegratedGradients
-from explain.localisation import lifts
+from explain.localisation import FIGURES, against_mask, lift_of
 from explain.methods import CONTROLS, TITLES, Method
 from explain.native import Edges, Random
 from explain.perturbation import KernelShap, Lime, Occlusion
-from explain.stability import Stability, randomised, stability
+from explain.stability import randomised, stability
 from explain.subject import Subject
 from explain.twin import MOST_NORMALS, Normals, Twin, nearest_patches
 
@@ -57,47 +59,38 @@ METHODS: tuple[Method, ...] = (
 )
 TYPICAL = 20
 """Normal images beside the learned ones whose median score says what is typical."""
-CANDIDATES = 40
+CANDIDATES = 60
 """Defective images that are scored, of which those that are flagged are explained."""
 FLAGGED = 0.9
 """Share of the typical normals that a defective image must score above to be explained, as a user would."""
-STABLE = 1
+STABLE = 3
 """Images per set and detector on which randomised weights and sensitivity are measured."""
 ROUNDS = 1000
 
-KEY = ("dataset", "detector", "method", "images", "train", "seed")
-MEANS = ("removed", "removed_by_chance", "deletion_auc", "insertion_auc", "infidelity", "randomised", "sensitivity")
-LIFTS = ("pointing", "iou", "energy")
+KEY = ("dataset", "detector", "method", "train", "seed", "image")
+FAITHFUL = ("removed", "removed_by_chance", "deletion_auc", "insertion_auc", "infidelity")
+STABILITY = ("randomised", "sensitivity")
 VALUES = (
-    "explained", "judged", *MEANS, "removed_low", "removed_high", "deletion_low", "deletion_high",
-    *(f"{name}{end}" for name in LIFTS for end in ("", "_crossed", "_lift", "_low", "_high")),
+    *FAITHFUL, *STABILITY, *(f"{name}{end}" for name in FIGURES for end in ("", "_crossed")),
     "seconds", "settings", *FACTS,
 )  # fmt: skip
+FILE_NAME = "explanations.csv"
 
 EXAMPLES = """\
   python -m benchmarks.explanations --out results/explanations
-  python -m benchmarks.explanations --sets bsdata --detectors subspace --images 3 --train 20    a quick try"""
+  python -m benchmarks.explanations --sets bsdata --detectors subspace --images 3 --train 20    a quick try
+  python -m benchmarks.explanations --images 0 --out benchmarks/results    the table of what is there"""
 
 NOTES = """\
-- judged: images whose normal twin is nearer to typical normals than to the image; the figures up to sensitivity are
-  means over them. removed: anomaly that goes with the strongest 4 % of the image. Intervals: 95 %, bootstrap over
-  images.
+- explained: flagged images that the method explained. judged: those whose normal twin is nearer to typical normals than
+  to the image; the figures from removed to infidelity are means over them. removed: anomaly that goes with the
+  strongest 4 % of the image. Intervals: 95 %, bootstrap over images.
 - deletion: area under what is left, lower is better; insertion: higher is better; infidelity: 0 perfect, 1 nothing.
 - random weights: rank correlation with the map of a model that has forgotten everything; near 1 the map shows the
-  image.
-- pointing, IoU, energy: paired - crossed, all images; an interval of the lift that holds 0 is no evidence.
-- Controls: the detector's own map, the edges of the image, and random values."""
-
-
-@dataclass
-class _Found:
-    """What was measured of one method on one set."""
-
-    maps: list[np.ndarray] = field(default_factory=list)
-    masks: list[np.ndarray] = field(default_factory=list)
-    faithful: list[Faithfulness] = field(default_factory=list)
-    stable: list[Stability] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+  image. It and the sensitivity are means over at most STABLE images.
+- pointing, IoU, energy: with the own mask, all explained images; the lift is that minus the mean with the masks of the
+  other defective images; an interval of the lift that holds 0 is no evidence.
+- Controls: the detector's own map, the edges of the image, and random values.""".replace("STABLE", str(STABLE))
 
 
 @dataclass(frozen=True)
@@ -165,81 +158,61 @@ def prepare(dataset: str, train: int, seed: int) -> Prepared:
     return Prepared(learned, frames, masks, normals, {}, typical, torch.stack(pool[:8]).float())
 
 
-def explain_all(
-    scorer: Scorer, prepared: Prepared, images: int, seed: int, progress: Progress = silent
-) -> dict[str, _Found]:
-    """Explains flagged images with every method and control; a method that the model refuses has no maps.
+def flagged(scorer: Scorer, prepared: Prepared) -> tuple[list[int], float]:
+    """Returns the numbers of the frames that are flagged, in their random order, and the median of typical scores."""
+    with torch.no_grad():
+        typical = torch.cat([scorer(frame[None]).score for frame in prepared.typical])
+        scores = torch.cat([scorer(frame[None]).score for frame in prepared.frames])
+    return [k for k, score in enumerate(scores) if score > typical.quantile(FLAGGED)], float(typical.median())
+
+
+def explain_one(
+    scorer: Scorer, prepared: Prepared, index: int, typical: float, seed: int, forgotten: Scorer | None
+) -> dict[str, dict[str, object]]:
+    """Explains one image with every method and control; a method that the model refuses has no figures.
 
     Args:
         scorer: the fitted scorer.
         prepared: the set.
-        images: how many, at most.
+        index: number of the frame.
+        typical: median score of typical normals.
         seed: seed of methods that draw samples.
-        progress: is told what is being done.
+        forgotten: copy of the scorer with random weights; None leaves stability out.
+
+    Returns:
+        Method -> its columns of `VALUES` but for the facts.
     """
-    forgotten = randomised(scorer, seed)
-    with torch.no_grad():
-        typical = torch.cat([scorer(frame[None]).score for frame in prepared.typical])
-        scores = torch.cat([scorer(frame[None]).score for frame in prepared.frames])
-    flagged = [k for k, score in enumerate(scores) if score > typical.quantile(FLAGGED)][:images]
-    found = {method.name: _Found() for method in (*METHODS, *CONTROLS)}
-    advance = progress(f"{scorer.detector.name}: explaining", len(flagged))
-    for place, index in enumerate(flagged):
-        frame = prepared.frames[index]
-        if index not in prepared.twins:
-            prepared.twins[index] = nearest_patches(frame, prepared.normals, scorer.input.value_range)
-        subject = Subject.of(scorer, frame, prepared.twins[index], prepared.baselines, seed + index)
-        blend = Blend(subject, Cells.over(subject.size))
-        on = ground(blend, float(typical.median()))
-        for method in (*METHODS, *CONTROLS):
-            row, started = found[method.name], time.perf_counter()
-            try:
-                explanation = method.explain(subject)
-            except SettingError:
-                continue
-            row.seconds.append(time.perf_counter() - started)
-            row.maps.append(explanation.map)
-            row.masks.append(prepared.masks[index])
-            _measure(row, method, explanation, blend, on, forgotten if place < STABLE else None)
-        advance(1)
+    frame = prepared.frames[index]
+    if index not in prepared.twins:
+        prepared.twins[index] = nearest_patches(frame, prepared.normals, scorer.input.value_range)
+    subject = Subject.of(scorer, frame, prepared.twins[index], prepared.baselines, seed + index)
+    blend = Blend(subject, Cells.over(subject.size))
+    on = ground(blend, typical)
+    found: dict[str, dict[str, object]] = {}
+    for method in (*METHODS, *CONTROLS):
+        row: dict[str, object] = {"settings": _settings(method)}
+        started = time.perf_counter()
+        try:
+            explanation = method.explain(subject)
+        except SettingError:
+            found[method.name] = row
+            continue
+        row["seconds"] = time.perf_counter() - started
+        measured = faithfulness(explanation, blend, on)
+        row |= {name: getattr(measured, name) for name in FAITHFUL} if measured else {}
+        if forgotten is not None and not isinstance(method, Edges | Random):
+            stable = stability(method, explanation, subject, forgotten)
+            row |= {name: getattr(stable, name) for name in STABILITY}
+        found[method.name] = row | against_masks(explanation.map, prepared.masks, index)
     return found
 
 
-def _measure(
-    row: _Found, method: Method, explanation: Explanation, blend: Blend, on: Ground, forgotten: Scorer | None
-) -> None:
-    measured = faithfulness(explanation, blend, on)
-    row.faithful += [measured] if measured else []
-    if forgotten is not None and not isinstance(method, Edges | Random):
-        row.stable.append(stability(method, explanation, blend.subject, forgotten))
-
-
-def figures(found: _Found, seed: int) -> dict[str, object]:
-    """Returns the columns of one method."""
-    row: dict[str, object] = {
-        "explained": len(found.maps),
-        "judged": len(found.faithful),
-        "seconds": float(np.mean(found.seconds)),
-    }
-    for name in MEANS:
-        parts = found.stable if name in ("randomised", "sensitivity") else found.faithful
-        if parts:
-            row[name] = float(np.mean([getattr(part, name) for part in parts]))
-    for column, name in (("removed", "removed"), ("deletion", "deletion_auc")):
-        if found.faithful:
-            values = np.array([getattr(part, name) for part in found.faithful])
-            row[f"{column}_low"], row[f"{column}_high"] = _interval(values, seed)
-    for name, lift in lifts(found.maps, found.masks, seed, ROUNDS).items():
-        row |= {name: lift.paired, f"{name}_crossed": lift.crossed, f"{name}_lift": lift.lift}
-        row |= {f"{name}_low": lift.low, f"{name}_high": lift.high}
-    return row
-
-
-def _interval(values: np.ndarray, seed: int) -> tuple[float, float]:
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(0, len(values), (ROUNDS, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
+def against_masks(values: np.ndarray, masks: Sequence[np.ndarray], index: int) -> dict[str, object]:
+    """Returns each of `FIGURES` of a map with its own mask, and its mean with all other masks ("_crossed")."""
+    own = against_mask(values, masks[index])
+    others = [against_mask(values, mask) for place, mask in enumerate(masks) if place != index]
+    crossed = {f"{name}_crossed": float(np.mean([other[name] for other in others])) for name in FIGURES if others}
+    return {**own, **crossed}
 
 
 def measure(
@@ -250,8 +223,8 @@ def measure(
     train: int,
     seed: int,
     progress: Progress = silent,
-) -> list[dict[str, str]]:
-    """Measures what the result file lacks; returns all rows that are asked for.
+) -> None:
+    """Measures what the result file lacks, image by image.
 
     Args:
         file: receives the rows.
@@ -262,26 +235,58 @@ def measure(
         seed: seed of every draw.
         progress: is told what is being done.
     """
-    rows = []
-    methods = [method.name for method in (*METHODS, *CONTROLS)]
     for dataset in sets:
-        prepared: Prepared | None = None
+        prepared = prepare(dataset, train, seed)
         for name in detectors:
-            common = {"dataset": dataset, "detector": name, "images": images, "train": train, "seed": seed}
-            known = [file.find({**common, "method": method}) for method in methods]
-            if all(row is None for row in known):
-                prepared = prepared or prepare(dataset, train, seed)
-                scorer = _fitted(name, prepared.images, seed)
-                for method, found in explain_all(scorer, prepared, images, seed, progress).items():
-                    values = figures(found, seed) if found.maps else {}
-                    file.add({**common, **values, "method": method, "settings": _settings(method), **facts()})
-            rows += [row for row in (file.find({**common, "method": m}) for m in methods) if row and row["seconds"]]
-    return rows
+            common = {"dataset": dataset, "detector": name, "train": train, "seed": seed}
+            scorer = _fitted(name, prepared.images, seed)
+            forgotten = randomised(scorer, seed)
+            chosen, typical = flagged(scorer, prepared)
+            advance = progress(f"{dataset}, {name}: explaining", len(chosen[:images]))
+            for place, index in enumerate(chosen[:images]):
+                if any(file.find({**common, "image": index, "method": m.name}) is None for m in (*METHODS, *CONTROLS)):
+                    stable = forgotten if place < STABLE else None
+                    rows = explain_one(scorer, prepared, index, typical, seed, stable)
+                    for method, row in rows.items():
+                        file.add({**common, "image": index, "method": method, **row, **facts()})
+                advance(1)
 
 
-def _settings(method: str) -> str:
-    own = next(m for m in (*METHODS, *CONTROLS) if m.name == method)
-    return " ".join(f"{name}={value}" for name, value in own.__dict__.items() if value != "")
+def summary(rows: Sequence[dict[str, str]], seed: int) -> dict[str, object]:
+    """Returns the figures of one method over its images: counts, means, and (mean, low, high) with intervals.
+
+    Args:
+        rows: of one set, detector and method.
+        seed: seed of the bootstrap.
+    """
+    explained = [row for row in rows if row["seconds"]]
+    found: dict[str, object] = {
+        "explained": len(explained),
+        "judged": sum(bool(row["removed"]) for row in explained),
+    }
+    for name in (*FAITHFUL, *STABILITY, "seconds", *FIGURES):
+        values = [float(row[name]) for row in explained if row[name]]
+        found[name] = float(np.mean(values)) if values else None
+    removed = np.array([float(row["removed"]) for row in explained if row["removed"]])
+    if len(removed):
+        found["removed"] = _interval(removed, seed)
+    crossed = [row for row in explained if row["energy_crossed"]]
+    if crossed:
+        pairs = (np.array([float(row[name]) for row in crossed]) for name in ("energy", "energy_crossed"))
+        lift = lift_of(*pairs, seed, ROUNDS)
+        found["energy_lift"] = (lift.lift, lift.low, lift.high)
+    return found
+
+
+def _interval(values: np.ndarray, seed: int) -> tuple[float, float, float]:
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, len(values), (ROUNDS, len(values)))].mean(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(values.mean()), float(low), float(high)
+
+
+def _settings(method: Method) -> str:
+    return " ".join(f"{name}={value}" for name, value in method.__dict__.items() if value != "")
 
 
 def _fitted(name: str, images: ImageSet, seed: int) -> Scorer:
@@ -306,43 +311,38 @@ def _on_canvas(images: ImageSet, image: Tensor) -> Tensor:
     return (low + pixels * (high - low)).round().clamp(low, high).to(image.dtype)
 
 
-def table(rows: Sequence[dict[str, str]]) -> str:
-    """Returns the rows for people."""
+def table(rows: Sequence[dict[str, str]], seed: int) -> str:
+    """Returns the rows for people, one line per set, detector and method, in the order in which they were measured."""
     header = [
         "set", "detector", "method", "explained", "judged", "removed 4 % [interval]", "deletion", "insertion",
         "infidelity", "random weights", "sensitivity", "pointing", "IoU", "energy", "energy lift [interval]",
         "s an image",
     ]  # fmt: skip
-    lines = []
+    groups: dict[tuple[str, str, str], list[dict[str, str]]] = {}
     for row in rows:
-        removed = _with_interval(row, "removed", "removed", 2)
-        lift = _with_interval(row, "energy_lift", "energy", 3)
-        two = [number(row[name], 2) for name in (*MEANS[2:], *(f"{k}" for k in LIFTS))]
-        lines.append(
-            [
-                row["dataset"],
-                row["detector"],
-                TITLES[row["method"]],
-                row["explained"],
-                row["judged"],
-                removed,
-                *two,
-                lift,
-                number(row["seconds"], 2),
-            ]
-        )
+        groups.setdefault((row["dataset"], row["detector"], row["method"]), []).append(row)
+    lines = []
+    for (dataset, detector, method), own in groups.items():
+        found = summary(own, seed)
+        if not found["explained"]:
+            continue
+        means = [_shown(found[name], 2) for name in (*FAITHFUL[2:], *STABILITY, *FIGURES)]
+        first = [dataset, detector, TITLES[method], found["explained"], found["judged"], _shown(found["removed"], 2)]
+        lines.append([*first, *means, _shown(found.get("energy_lift"), 3), _shown(found["seconds"], 2)])
     return markdown(header, lines, texts=3)
 
 
-def _with_interval(row: dict[str, str], value: str, ends: str, digits: int) -> str:
-    if not row[value]:
-        return "-"
-    return f"{number(row[value], digits)} [{number(row[f'{ends}_low'], digits)}, {number(row[f'{ends}_high'], digits)}]"
+def _shown(value: object, digits: int) -> str:
+    if isinstance(value, tuple):
+        mean, low, high = (number(one, digits) for one in value)
+        return f"{mean} [{low}, {high}]"
+    return number(value, digits)  # type: ignore[arg-type]  # a mean or None
 
 
 def main() -> None:
     """Runs the command."""
-    parser = new_parser("benchmarks.explanations", __doc__, EXAMPLES, "folder for explanations.csv and explanations.md")
+    about = f"folder for {FILE_NAME} and explanations.md"
+    parser = new_parser("benchmarks.explanations", __doc__, EXAMPLES, about)
     parser.add_argument("--sets", default=",".join(CANVAS), help="names (%(default)s)")
     parser.add_argument("--detectors", default="subspace,memory_bank", help="with a backbone (%(default)s)")
     parser.add_argument(
@@ -352,14 +352,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of every draw (%(default)s)")
     options = parser.parse_args()
     out: Path | None = options.out
-    file = ResultFile(out / "explanations.csv" if out else None, KEY, VALUES)
-    started = time.perf_counter()
-    with bars() as progress:
-        sets, detectors = names(options.sets), names(options.detectors)
-        rows = measure(file, sets, detectors, options.images, options.train, options.seed, progress)
-    minutes = (time.perf_counter() - started) / 60
-    about = f"{options.images} images, {options.train} normals learned, seed {options.seed}, {minutes:.1f} minutes"
-    text = "\n".join([" | ".join([*facts().values(), about]), "", table(rows), "", NOTES])
+    file = ResultFile(out / FILE_NAME if out else None, KEY, VALUES)
+    if options.images > 0:
+        with bars() as progress:
+            sets, detectors = names(options.sets), names(options.detectors)
+            measure(file, sets, detectors, options.images, options.train, options.seed, progress)
+    wanted = {"train": str(options.train), "seed": str(options.seed)}
+    rows = [row for row in file.rows if all(row[name] == value for name, value in wanted.items())]
+    described = f"{options.train} normals learned, seed {options.seed}"
+    text = "\n".join([" | ".join([*facts().values(), described]), "", table(rows, options.seed), "", NOTES])
     print(text)
     if out:
         (out / "explanations.md").write_text(text + "\n", encoding="utf-8")

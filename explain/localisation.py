@@ -112,15 +112,32 @@ def stretched(mask: Mask, shape: Sequence[int]) -> Bool[np.ndarray, "_ _"]:
     return np.asarray(grown >= min(0.5, float(grown.max())))
 
 
-def _lift(table: Float[np.ndarray, "n n"], seed: int, rounds: int) -> Lift:
-    """Each image stands for its own figure minus its mean with the other masks; these are drawn with replacement."""
-    count, own = len(table), np.diag(table)
-    if count < 2:
-        return Lift(float(own.mean()), None, None, None, None, count)
-    crossed = (table.sum(axis=1) - own) / (count - 1)
+def lift_of(own: Float[np.ndarray, " n"], crossed: Float[np.ndarray, " n"], seed: int = 0, rounds: int = 1000) -> Lift:
+    """Returns the mean of a figure, of what chance gives, and their difference over images, drawn with replacement.
+
+    Args:
+        own: the figure of each image with its own mask.
+        crossed: its mean with the masks of other images.
+        seed: seed of the bootstrap.
+        rounds: draws of it.
+
+    Raises:
+        InputError: there is no image, or the two differ in length.
+    """
+    count = len(own)
+    if not count or len(crossed) != count:
+        raise InputError(f"there must be one figure and its chance for each image; got {count} and {len(crossed)}")
     difference = own - crossed
     rng = np.random.default_rng(seed)
     means = difference[rng.integers(0, count, (rounds, count))].mean(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
     mean, chance = float(own.mean()), float(crossed.mean())
     return Lift(mean, chance, mean - chance, float(low), float(high), count)
+
+
+def _lift(table: Float[np.ndarray, "n n"], seed: int, rounds: int) -> Lift:
+    """Each image stands for its own figure minus its mean with the other masks."""
+    count, own = len(table), np.diag(table)
+    if count < 2:
+        return Lift(float(own.mean()), None, None, None, None, count)
+    return lift_of(own, (table.sum(axis=1) - own) / (count - 1), seed, rounds)
