@@ -133,11 +133,12 @@ def audit_command(
     """
     from anomaly.progress import bars
     from benchmarks.audit import audit
+    from benchmarks.datasets.plain import plain, slices_of
 
     found = []
     with bars(delay=1.0) as progress:
         for name, examples in _experiments(dataset, folder, category):
-            found.append(audit(name, examples, progress))
+            found.append(audit(name, plain(slices_of(examples)), progress))
             if not as_json:
                 typer.echo(found[-1].in_words() + "\n")
     if as_json:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from anomaly.errors import DatasetError, ImageFileError
 from anomaly.progress import Progress, silent
 from benchmarks.datasets.arrays import pixels
+from benchmarks.datasets.dicom import AGE, PREFIX
 from benchmarks.datasets.examples import Example, listed
 
 BITS, THUMB = 64, 32
@@ -129,6 +130,10 @@ def of_file(path: Path) -> tuple[dict[str, float], dict[str, str]]:
     if tables:
         numbers["compression table sum"] = float(sum(sum(table) for table in tables.values()))
         traits["compression table"] = hashlib.sha256(repr(sorted(tables.items())).encode()).hexdigest()[:8]
+    for key in [key for key in texts if key.startswith(PREFIX)]:  # what `plain` kept of a DICOM header
+        traits[key] = texts.pop(key)
+    if AGE in traits:
+        numbers[AGE] = float(traits.pop(AGE))
     named = [f"{name}={value}" for name, value in sorted((exif | texts).items()) if name in _NAMED]
     traits["metadata"] = "; ".join([*sorted({*exif, *texts} - set(_NAMED)), *extras, *named]) or "none"
     numbers["metadata entries"] = float(len(exif) + len(texts) + len(extras))

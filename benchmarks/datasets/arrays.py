@@ -1,4 +1,4 @@
-"""Loaders of tables of images (MedMNIST, MixedWM38, WM-811K) and of volumes (IXI, BraTS); pixels of every set."""
+"""Loaders of tables of images (MedMNIST, MixedWM38, WM-811K); pixels of pictures and of rows of tables."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,6 @@ from benchmarks.datasets.examples import (
     VALIDATION,
     Example,
     require,
-    require_files,
 )
 
 MEDMNIST_NORMAL = {
@@ -31,9 +30,8 @@ MEDMNIST_NORMAL = {
 """Number of the class that its authors call normal (or free of disease); the others have none, see the card."""
 
 MIXEDWM38_KINDS = ("Center", "Donut", "Edge-Loc", "Edge-Ring", "Loc", "Near-full", "Scratch", "Random")
-BRATS_SEQUENCES = ("flair", "t1", "t1ce", "t2")
 WM811K_FILE = "wm811k.npz"
-_VOLUMES = (".nii", ".gz", ".dcm", ".dicom")
+_NO_PICTURES = (".nii", ".gz", ".dcm", ".dicom")
 
 
 def medmnist(root: Path, category: str) -> list[Example]:
@@ -95,40 +93,6 @@ def wm811k(root: Path, category: str) -> list[Example]:
     return found
 
 
-def ixi(root: Path, category: str) -> list[Example]:
-    """IXI: IXI002-Guys-0828-T1.nii.gz and so on, one folder (or any) per sequence; healthy volunteers, no split.
-
-    Raises:
-        DatasetError: no volume of this sequence.
-    """
-    paths = sorted(root.rglob(f"IXI*-{category}.nii.gz"))
-    if not paths:
-        raise DatasetError(f"{root} lacks volumes IXI*-{category}.nii.gz")
-    return [Example(path, TRAIN, NORMAL, "good", category, group=path.name.partition("-")[0]) for path in paths]
-
-
-def brats(root: Path, category: str) -> list[Example]:
-    """BraTS 2021: BraTS2021_00000/BraTS2021_00000_{flair,t1,t1ce,t2,seg}.nii.gz; every patient has a tumour.
-
-    A case without a segmentation is one of the validation part: `VALIDATION`, `UNKNOWN`.
-
-    Raises:
-        DatasetError: no case, or a case lacks the sequence.
-    """
-    cases = sorted(path for path in root.rglob("BraTS2021_*") if path.is_dir() and path.name[10:].isdigit())
-    if not cases:
-        raise DatasetError(f"{root} lacks folders BraTS2021_00000 and so on")
-    paths = [case / f"{case.name}_{category}.nii.gz" for case in cases]
-    require_files(root, paths, f"volumes {category}")
-    found = []
-    for case, path in zip(cases, paths, strict=True):
-        mask = case / f"{case.name}_seg.nii.gz"
-        known = mask.is_file()
-        split, label, kind = (TRAIN, ANOMALOUS, "glioma") if known else (VALIDATION, UNKNOWN, "unlabelled")
-        found.append(Example(path, split, label, kind, category, masks=(mask,) if known else (), group=case.name))
-    return found
-
-
 def pixels(example: Example) -> NDArray[Any]:
     """Reads one image of a set as stored.
 
@@ -138,13 +102,15 @@ def pixels(example: Example) -> NDArray[Any]:
         explain.
 
     Raises:
-        ImageFileError: the file cannot be read, or is a DICOM file or a volume, which this reader does not read.
+        ImageFileError: the file cannot be read, or is a DICOM file or a volume, which `plain` makes pictures of.
     """
     if example.row is None:
         from anomaly.images import read_image
 
-        if example.path.suffix.lower() in _VOLUMES:
-            raise ImageFileError(example.path, "is a DICOM file or a volume; export it to PNG or TIFF first")
+        if example.path.suffix.lower() in _NO_PICTURES:
+            raise ImageFileError(
+                example.path, "is a DICOM file or a volume; benchmarks.datasets.plain makes pictures of it"
+            )
         return read_image(example.path)
     if example.path.name == WM811K_FILE:
         from inspection.wafer.wm811k import GREY

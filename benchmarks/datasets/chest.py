@@ -19,10 +19,11 @@ from benchmarks.datasets.examples import (
     Example,
     Region,
     box,
+    listed,
     require,
     require_files,
 )
-from benchmarks.datasets.lists import rows_of
+from benchmarks.datasets.lists import read_json, rows_of
 
 CHEXPERT_FINDINGS = (
     "Enlarged Cardiomediastinum",
@@ -39,6 +40,10 @@ CHEXPERT_FINDINGS = (
     "Fracture",
 )
 """Observations that make an image anomalous; "Support Devices" does not."""
+
+
+RSNA_MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
+"""RSNA's own list: which image of NIH ChestX-ray14 each of its images was."""
 
 
 def nih(root: Path, category: str) -> list[Example]:
@@ -73,10 +78,12 @@ def nih(root: Path, category: str) -> list[Example]:
 def rsna(root: Path, category: str) -> list[Example]:
     """RSNA Pneumonia (Kaggle, stage 2): two tables, stage_2_train_images/<patientId>.dcm; the test images lack labels.
 
-    There is no official split of the labelled images: they are `TRAIN`, the others `TEST` and `UNKNOWN`.
+    There is no official split of the labelled images: they are `TRAIN`, the others `TEST` and `UNKNOWN`. "patientId" is
+    a name of the image. Who the patient is, is known where RSNA's list of the same images in NIH ChestX-ray14
+    (`RSNA_MAPPING`) lies beside the tables: then the NIH patient is the group, otherwise the image is.
 
     Raises:
-        DatasetError: a table or an image is missing.
+        DatasetError: a table or an image is missing, or the list of NIH images lacks some of them.
     """
     names = ("stage_2_train_labels.csv", "stage_2_detailed_class_info.csv")
     require(root, [*names, "stage_2_train_images"])
@@ -88,12 +95,16 @@ def rsna(root: Path, category: str) -> list[Example]:
     kinds = {row["patientId"]: row["class"] for row in rows_of(root / names[1], ("patientId", "class"))}
     folder = root / "stage_2_train_images"
     require_files(root, [folder / f"{name}.dcm" for name in kinds], "images that the tables name")
+    hidden = sorted((root / "stage_2_test_images").glob("*.dcm"))
+    patients = _rsna_patients(root / RSNA_MAPPING, list(kinds))
     found = []
     for name, kind in kinds.items():
         label, kind = (NORMAL, "good") if kind == "Normal" else (ANOMALOUS, kind)
-        found.append(Example(folder / f"{name}.dcm", TRAIN, label, kind, regions=tuple(boxes[name]), group=name))
-    hidden = sorted((root / "stage_2_test_images").glob("*.dcm"))
-    return found + [Example(path, TEST, UNKNOWN, "unlabelled", group=path.stem) for path in hidden]
+        regions = tuple(boxes[name])
+        found.append(Example(folder / f"{name}.dcm", TRAIN, label, kind, regions=regions, group=patients[name]))
+    return found + [
+        Example(path, TEST, UNKNOWN, "unlabelled", group=patients.get(path.stem, path.stem)) for path in hidden
+    ]
 
 
 def vindr(root: Path, category: str) -> list[Example]:
@@ -143,6 +154,20 @@ def chexpert(root: Path, category: str) -> list[Example]:
                 label, kind = NORMAL, "good"
             found.append(Example(path, split, label, kind, group=path.parts[-3]))
     return found
+
+
+def _rsna_patients(mapping: Path, names: list[str]) -> dict[str, str]:
+    """Returns image -> patient of NIH ChestX-ray14 ("00012345_001.png" is of 00012345); the image where unknown."""
+    if not mapping.is_file():
+        return {name: name for name in names}
+    try:
+        known = {row["subset_img_id"]: row["img_id"].partition("_")[0] for row in read_json(mapping)}
+    except (KeyError, TypeError, AttributeError):
+        raise DatasetError(f"{mapping} is no list of objects with subset_img_id and img_id") from None
+    missing = [name for name in names if not known.get(name)]
+    if missing:
+        raise DatasetError(f"{mapping} lacks {len(missing)} of {len(names)} images: {listed(missing)}")
+    return known
 
 
 def _nih_boxes(path: Path) -> dict[str, list[Region]]:

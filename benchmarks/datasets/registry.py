@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from anomaly.errors import DatasetError, UnknownNameError
-from benchmarks.datasets import arrays, chest, lists, pairs, trees
+from benchmarks.datasets import arrays, chest, lists, pairs, trees, volumes
 from benchmarks.datasets.examples import Example
 
 Loader = Callable[[Path, str], list[Example]]
@@ -129,8 +129,8 @@ SETS: dict[str, PublicSet] = {
     "vindr_cxr": PublicSet(chest.vindr),
     "kermany": PublicSet(_kermany, tuple(_KERMANY), (Copy("data/medical/cxr_kermany", _ARRANGED, "chest_xray"),)),
     "chexpert": PublicSet(chest.chexpert),
-    "ixi": PublicSet(arrays.ixi, ("T1", "T2", "PD", "MRA")),
-    "brats": PublicSet(arrays.brats, arrays.BRATS_SEQUENCES),
+    "ixi": PublicSet(volumes.ixi, ("T1", "T2", "PD", "MRA")),
+    "brats": PublicSet(volumes.brats, volumes.BRATS_SEQUENCES),
 }
 """Every public set by name, industrial first."""
 

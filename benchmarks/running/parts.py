@@ -3,6 +3,7 @@
 Four kinds of words: a shared development set (`detector_sets.SETS`), a public set of which a copy is at hand
 (`anomaly bench datasets`), NAME=FOLDER for a public set in the layout of its authors, and a folder in the layout of
 MVTec AD, either one product (train/good below it) or a folder of products. Each product is an experiment of its own.
+DICOM files, volumes and tables of images become image files in a cache; sets without a test part get one by group.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ import numpy as np
 from anomaly.errors import DatasetError, UnknownNameError
 from anomaly.images import Sample, infer_input, read_image
 from benchmarks.datasets import ANOMALOUS, NORMAL, TEST, TRAIN, Example, find_set, load, load_copy, truth
+from benchmarks.datasets.plain import plain, slices_of
 from benchmarks.datasets.registry import SETS as PUBLIC
+from benchmarks.datasets.splits import with_test_part
 from benchmarks.detector_sets import SETS, Protocol, open_protocol
 from benchmarks.image_sets import ImageSet, spaced
 
@@ -98,30 +101,30 @@ def open_part(part: Part, limit: int | None, seed: int, folder: Path | None) -> 
 def _of_examples(
     part: Part, examples: Sequence[Example], limit: int | None, seed: int, folder: Path | None
 ) -> Protocol:
-    if any(example.row is not None for example in examples):
-        raise DatasetError(f"{part.title} is a table of images in one file; write them as files in train/good, test/*")
+    examples, split = with_test_part(examples)
+    examples = slices_of(examples, limit)
     learned = [example for example in examples if example.split == TRAIN and example.label == NORMAL]
     tested = [example for example in examples if example.split == TEST and example.label in (NORMAL, ANOMALOUS)]
     found = {example.label for example in tested}
     if not learned or len(found) < 2:
         raise DatasetError(
-            f"{part.title} cannot be run: its authors' split has {len(learned)} normal training images and "
-            f"{len(tested)} test images of {len(found)} of the two classes. Arrange it as train/good, test/good, "
+            f"{part.title} cannot be run ({split}): there are {len(learned)} normal training images and {len(tested)} "
+            f"test images of {len(found)} of the two classes. Arrange it as train/good, test/good, "
             "test/<kind> and give that folder"
         )
     order = np.random.default_rng(seed).permutation(len(learned))[:limit]
     tested.sort(key=lambda example: (example.label, example.kind))
-    if limit is not None:
-        tested = spaced(tested, limit)
+    learned = plain([learned[index] for index in order])
+    tested = plain(tested if limit is None else spaced(tested, limit))
     soft = PUBLIC[part.data.partition("=")[0]].soft_masks
     samples = [
         Sample(example.path, example.label, example.kind, _mask(example, index, soft, folder))
         for index, example in enumerate(tested)
     ]
-    train = [learned[index].path for index in order]
-    spec = replace(infer_input([example.path for example in learned], CANVAS, "stretch"), channels=3)
+    train = [example.path for example in learned]
+    spec = replace(infer_input(train, CANVAS, "stretch"), channels=3)
     groups = {example.path: example.group for example in (*learned, *tested) if example.group}
-    return Protocol(ImageSet(part.title, spec, train, samples), "split of the authors", {}, groups=groups)
+    return Protocol(ImageSet(part.title, spec, train, samples), split, {}, groups=groups)
 
 
 def _mask(example: Example, index: int, soft: bool, folder: Path | None) -> Path | None:

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.datasets.chest import CHEXPERT_FINDINGS
 from benchmarks.datasets.registry import SETS
+from tests.benchmarks.datasets.originals import brain, brats_case, nifti, rsna_file, vindr_file, x_ray
 
 GREY = cv2.imencode(".png", np.arange(64, dtype=np.uint8).reshape(8, 8))[1].tobytes()
 JPEG = cv2.imencode(".jpg", np.arange(64, dtype=np.uint8).reshape(8, 8))[1].tobytes()
@@ -260,9 +261,11 @@ def nih_chestxray14(root):
 
 def rsna_pneumonia(root):
     kinds = {"a": "Normal", "b": "Lung Opacity", "c": "No Lung Opacity / Not Normal"}
-    put(root, *(f"stage_2_train_images/{name}.dcm" for name in kinds), "stage_2_test_images/d.dcm")
+    for name in kinds:
+        rsna_file(root / f"stage_2_train_images/{name}.dcm", x_ray((1, 2, 4, 6) if name == "b" else None))
+    rsna_file(root / "stage_2_test_images/d.dcm", x_ray())
     table(root, "stage_2_detailed_class_info.csv", ["patientId", "class"], *kinds.items())
-    rows = [["a", "", "", "", "", 0], ["b", 1, 2, 3, 4, 1], ["b", 5, 5, 1, 1, 1], ["c", "", "", "", "", 0]]
+    rows = [["a", "", "", "", "", 0], ["b", 1, 2, 3, 4, 1], ["b", 3, 4, 1, 1, 1], ["c", "", "", "", "", 0]]
     table(root, "stage_2_train_labels.csv", ["patientId", "x", "y", "width", "height", "Target"], *rows)
     removable = {"stage_2_train_labels.csv": "labels.csv", "stage_2_train_images/b.dcm": "b.dcm"}
     return counts(1, train__anomalous=2, test__unknown=1), removable
@@ -275,7 +278,10 @@ def vindr_cxr(root):
     rows = [["a", "R1", *none], ["a", "R2", *none], ["b", "R1", *found], ["b", "R2", *found], ["c", "R1", *found]]
     table(root, "annotations/annotations_train.csv", header, *rows, ["c", "R2", *none])
     table(root, "annotations/annotations_test.csv", [header[0], *header[2:]], ["d", *none], ["e", *found])
-    put(root, "train/a.dicom", "train/b.dicom", "train/c.dicom", "test/d.dicom", "test/e.dicom")
+    for name in ("train/a", "train/c", "test/d"):
+        vindr_file(root / f"{name}.dicom", x_ray())
+    vindr_file(root / "train/b.dicom", x_ray((1, 2, 5, 6)), "MONOCHROME1")
+    vindr_file(root / "test/e.dicom", x_ray((1, 2, 5, 6)))
     removable = {"annotations/annotations_test.csv": "annotations_test.csv", "train/c.dicom": "c.dicom"}
     return counts(1, 1, 1, train__anomalous=1, train__unknown=1), removable
 
@@ -310,13 +316,14 @@ def chexpert(root):
 
 def ixi(root):
     for one in SETS["ixi"].categories:
-        put(root, f"IXI-{one}/IXI002-Guys-0828-{one}.nii.gz", f"IXI-{one}/IXI012-HH-1211-{one}.nii.gz")
+        for name, axes in (("IXI002-Guys-0828", "PSR"), ("IXI012-HH-1211", "RAS")):
+            nifti(root / f"IXI-{one}/{name}-{one}.nii.gz", brain(), axes)
     return counts(2), {"IXI-PD/": "IXI*-PD.nii.gz"}
 
 
 def brats(root):
-    for case, known in (("BraTS2021_00000", True), ("BraTS2021_00001", False)):
-        put(root, *(f"{case}/{case}_{one}.nii.gz" for one in (*SETS["brats"].categories, *(["seg"] if known else []))))
+    brats_case(root, 0)
+    brats_case(root, 1, known=False)
     removable = {"BraTS2021_00001/BraTS2021_00001_t1ce.nii.gz": "00001_t1ce.nii.gz"}
     return counts(0, train__anomalous=1, validation__unknown=1), removable
 

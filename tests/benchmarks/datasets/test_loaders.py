@@ -140,7 +140,7 @@ def test_dicom_files_and_volumes_are_not_taken_for_images(make, tmp_path):
     make("ixi", tmp_path / "ixi")
     make("rsna_pneumonia", tmp_path / "rsna")
     for example in (load("ixi", tmp_path / "ixi", "T1")[0], load("rsna_pneumonia", tmp_path / "rsna")[0]):
-        with pytest.raises(ImageFileError, match="export it"):
+        with pytest.raises(ImageFileError, match="makes pictures of it"):
             pixels(example)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from anomaly.errors import MissingExtraError, SettingError, UnknownNameError
-from benchmarks.running import executors, rows, work
+from anomaly.errors import SettingError, UnknownNameError
+from benchmarks.running import rows, work
 from benchmarks.running import run as running
 from benchmarks.running.coverage import COLUMNS
 from benchmarks.running.parts import Part
@@ -167,31 +167,6 @@ def test_bad_wishes(bad, error, says):
 def test_bad_settings(bad):
     with pytest.raises(SettingError, match=next(iter(bad))):
         Settings(**bad)
-
-
-def test_ray_is_asked_for_only_where_it_is(monkeypatch):
-    monkeypatch.setattr(executors, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match="pip install ray"):
-        executors.on_ray(1)
-
-
-def test_the_executor_of_ray_against_a_stand_in(monkeypatch):
-    """The stand-in has the four functions that are used; a real cluster was not at hand."""
-    import types
-
-    class Remote:
-        def __init__(self, function):
-            self.remote = lambda *given: object.__new__(type("Ref", (), {"value": function(*given)}))
-
-    stand_in = types.ModuleType("ray")
-    stand_in.init = lambda ignore_reinit_error: None
-    stand_in.remote = lambda num_cpus: Remote
-    stand_in.wait = lambda waiting: (waiting[-1:], waiting[:-1])
-    stand_in.get = lambda one: one.value
-    monkeypatch.setitem(sys.modules, "ray", stand_in)
-    monkeypatch.setattr(executors, "find_spec", lambda name: "there")
-    found = dict(executors.on_ray(2)(["a", "b"], lambda job: {"job": job}))
-    assert found == {"a": {"job": "a"}, "b": {"job": "b"}} == dict(executors.here(["a", "b"], lambda job: {"job": job}))
 
 
 def test_help_has_examples_and_errors_are_one_line(call, tmp_path):
