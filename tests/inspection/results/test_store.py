@@ -254,7 +254,7 @@ def test_foreign_missing_and_broken_files_are_refused_and_left_as_they_are(tmp_p
 
 
 def test_a_locked_store_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inspection.results.database.BUSY_SECONDS", 0.2)
+    monkeypatch.setattr("anomaly.database.BUSY_SECONDS", 0.2)
     path = tmp_path / "results.sqlite"
     with ResultsStore.open(path, create=True) as store:
         run = started(store)
