@@ -11,6 +11,7 @@ own share of the wanted rate, so that both together stay below it, whatever they
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,26 @@ class Thresholds(NamedTuple):
         found = self.defects.ng
         shown = f"DEFECT above {found.value:.6g} in the map: {found.in_words()}."
         return [*self.score.in_words().splitlines(), shown]
+
+    def beside(self, old: "Thresholds", parts: Sequence[GoodPart]) -> list[str]:
+        """Returns lines for people: what the thresholds replace, and what both say of the good parts measured now.
+
+        Args:
+            old: the thresholds that are replaced.
+            parts: the good parts that these ones come from.
+        """
+        pairs = [("REVIEW", old.score.review, self.score.review), ("NG", old.score.ng, self.score.ng)]
+        pairs.append(("DEFECT", old.defects.ng, self.defects.ng))
+        moved = ", ".join(f"{word} {was.value:.6g} -> {after.value:.6g}" for word, was, after in pairs)
+        before, now = (sum(map(one._rejects, parts)) for one in (old, self))
+        return [
+            f"Replaces the thresholds from {len(old.score.scores)} normals: {moved}.",
+            f"Of the {len(parts)} good parts measured now the old ones reject {before}, the new ones {now} "
+            "(REVIEW, NG or a defect).",
+        ]
+
+    def _rejects(self, part: GoodPart) -> bool:
+        return part.score > self.score.review.value or part.highest > self.defects.ng.value
 
 
 @dataclass(frozen=True)

@@ -138,12 +138,13 @@ def recalibrated(
     calibration = replace(
         before, model=recipe.model.sha256, way=way_of(recipe), unit=plan.unit or "image", parts=good_parts(parts, plan)
     )
+    old, new = (one.thresholds(recipe.thresholds, recipe.defects) for one in (before, calibration))
     digest = calibration.write(file)
     content = path.read_bytes().replace(recipe.model.calibration_sha256.encode(), digest.encode())
     path.write_bytes(content)
-    thresholds = calibration.thresholds(recipe.thresholds, recipe.defects)
     left_out = f"{len(good) - len(unknown)} images were left out: the model has learned from them."
-    return Made(Recipe.read(path), [*([left_out] if len(unknown) < len(good) else []), *thresholds.in_words()])
+    said = [*([left_out] if len(unknown) < len(good) else []), *new.in_words(), *new.beside(old, calibration.parts)]
+    return Made(Recipe.read(path), said)
 
 
 def _written(

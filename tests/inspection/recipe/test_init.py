@@ -55,6 +55,12 @@ def parts(folder):
     ]
 
 
+def thresholds_of(path):
+    """The thresholds of a recipe, and the good parts that they come from."""
+    recipe, calibration = Recipe.read(path), PartCalibration.read(path.with_suffix(".calibration.json"))
+    return calibration.thresholds(recipe.thresholds, recipe.defects), calibration.parts
+
+
 def copied(recipe, folder, name="metal.toml", **changes):
     """A copy of a recipe with its files, edited."""
     for file in recipe.parent.iterdir():
@@ -146,6 +152,13 @@ def test_an_edited_region_voids_the_promise_until_good_parts_are_measured_again(
     result = RUN.invoke(app, ["calibrate", str(path), good], catch_exceptions=False)
     assert result.exit_code == 0
     assert "36 images were left out: the model has learned from them." in result.output
+    (old, _), (new, measured) = (thresholds_of(one) for one in (made[0], path))
+    assert f"NG {old.score.ng.value:.6g} -> {new.score.ng.value:.6g}, DEFECT" in result.output
+    by_hand = [
+        sum(p.score > one.score.review.value or p.highest > one.defects.ng.value for p in measured)
+        for one in (old, new)
+    ]
+    assert f"12 good parts measured now the old ones reject {by_hand[0]}, the new ones {by_hand[1]} " in result.output
     inspector = RecipeInspector.open(path)
     assert len(inspector.thresholds.score.scores) == 12
     assert polygon in path.read_text()
