@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from benchmarks.datasets_cli import audit_command, check_command, datasets_command, download_command
-from benchmarks.running_cli import report_command, run_command
+from benchmarks.running_cli import report_command, reproduce_command, run_command
 
 app = typer.Typer(
     help="Measure: detectors beside peers, latency on this machine, shortcuts and leaks of data sets.",
     no_args_is_help=True,
 )
 app.command("run")(run_command)
+app.command("reproduce")(reproduce_command)
 app.command("report")(report_command)
 app.command("audit")(audit_command)
 app.command("datasets")(datasets_command)

@@ -1,4 +1,4 @@
-"""The commands `anomaly bench run` and `anomaly bench report`."""
+"""The commands `anomaly bench run`, `reproduce` and `report`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -70,6 +70,29 @@ def run_command(
     for line in failed:
         typer.echo(f"FAILED {line}", err=True)
     if failed:
+        raise typer.Exit(1)
+
+
+def reproduce_command(
+    known: Annotated[Path, typer.Argument(help="Folder of `anomaly bench run`, e.g. benchmarks/results/run.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of the new run; the same folder goes on where it stopped.")
+    ],
+) -> None:
+    """Measure all rows of a run anew, with its settings, and say whether its figures come out again.
+
+    Exit status 1: a row differs by more than the noise that is printed, or could not be measured.
+
+    Examples:
+        anomaly bench reproduce benchmarks/results/run --out runs/again
+    """
+    from anomaly.progress import bars
+    from benchmarks.running.reproducing import AGAIN, reproduce, told
+
+    with bars() as progress:
+        found = reproduce(known, out, progress)
+    typer.echo(told(found))
+    if any(one.verdict != AGAIN for one in found):
         raise typer.Exit(1)
 
 
