@@ -4,8 +4,9 @@ Each set is learned from normal images alone; then defective images that the det
 seed, are explained by every method and measured as `anomaly explain` measures them: what the strongest 4 % of a map
 takes away when it is replaced by normal content, deletion and insertion, infidelity, randomised weights, sensitivity,
 and the known defects with chance taken off: each map with its own mask minus its mean with the masks of all other
-defective images that were drawn. Images are reduced to a small canvas first, and methods that sample take few samples;
-the settings stand in the result file.
+defective images that were drawn, scaled to the size of the own one, since large defects are flagged more often than
+small ones and a random map covers more of them. Images are reduced to a small canvas first, and methods that sample
+take few samples; the settings stand in the result file.
 
 One row per image and method, on the disk before the next image begins: a run that was broken off goes on, and one with
 more --images adds to what is there. Rows that are there are not measured again: give a new --out after a change of the
@@ -71,7 +72,7 @@ KEY = ("dataset", "detector", "method", "train", "seed", "image")
 FAITHFUL = ("removed", "removed_by_chance", "deletion_auc", "insertion_auc", "infidelity")
 STABILITY = ("randomised", "sensitivity")
 VALUES = (
-    *FAITHFUL, *STABILITY, *(f"{name}{end}" for name in FIGURES for end in ("", "_crossed")),
+    *FAITHFUL, *STABILITY, *(f"{name}{end}" for name in (*FIGURES, "area") for end in ("", "_crossed")),
     "seconds", "settings", *FACTS,
 )  # fmt: skip
 FILE_NAME = "explanations.csv"
@@ -88,8 +89,8 @@ NOTES = """\
 - deletion: area under what is left, lower is better; insertion: higher is better; infidelity: 0 perfect, 1 nothing.
 - random weights: rank correlation with the map of a model that has forgotten everything; near 1 the map shows the
   image. It and the sensitivity are means over at most STABLE images.
-- pointing, IoU, energy: with the own mask, all explained images; the lift is that minus the mean with the masks of the
-  other defective images; an interval of the lift that holds 0 is no evidence.
+- pointing, IoU, energy: with the own mask, all explained images; the lift of the energy is that minus its mean with the
+  masks of the other defective images, scaled to the size of the own one; an interval that holds 0 is no evidence.
 - Controls: the detector's own map, the edges of the image, and random values.""".replace("STABLE", str(STABLE))
 
 
@@ -208,11 +209,11 @@ def explain_one(
 
 
 def against_masks(values: np.ndarray, masks: Sequence[np.ndarray], index: int) -> dict[str, object]:
-    """Returns each of `FIGURES` of a map with its own mask, and its mean with all other masks ("_crossed")."""
-    own = against_mask(values, masks[index])
-    others = [against_mask(values, mask) for place, mask in enumerate(masks) if place != index]
-    crossed = {f"{name}_crossed": float(np.mean([other[name] for other in others])) for name in FIGURES if others}
-    return {**own, **crossed}
+    """Returns each of `FIGURES` and the area of a map's own mask, and their means over all other masks ("_crossed")."""
+    found = [against_mask(values, mask) | {"area": float(mask.mean())} for mask in masks]
+    others = [one for place, one in enumerate(found) if place != index]
+    crossed = {f"{name}_crossed": float(np.mean([one[name] for one in others])) for name in found[index] if others}
+    return {**found[index], **crossed}
 
 
 def measure(
@@ -272,8 +273,9 @@ def summary(rows: Sequence[dict[str, str]], seed: int) -> dict[str, object]:
         found["removed"] = _interval(removed, seed)
     crossed = [row for row in explained if row["energy_crossed"]]
     if crossed:
-        pairs = (np.array([float(row[name]) for row in crossed]) for name in ("energy", "energy_crossed"))
-        lift = lift_of(*pairs, seed, ROUNDS)
+        columns = ("energy", "energy_crossed", "area", "area_crossed")
+        own, others, area, area_of_others = (np.array([float(row[name]) for row in crossed]) for name in columns)
+        lift = lift_of(own, others * area / area_of_others, seed, ROUNDS)
         found["energy_lift"] = (lift.lift, lift.low, lift.high)
     return found
 

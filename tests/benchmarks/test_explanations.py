@@ -27,6 +27,7 @@ def test_maps_are_compared_with_their_own_mask_and_with_all_others():
     found = against_masks(values, masks(), 2)
     assert found["energy"] == pytest.approx(0.5)
     assert found["energy_crossed"] == pytest.approx(0.1)  # half of its energy lies on one of five others
+    assert found["area"] == found["area_crossed"] == pytest.approx(2 / 96)
     assert set(found) <= set(VALUES)
     assert "energy_crossed" not in against_masks(values, masks()[:1], 0)
 
@@ -39,6 +40,15 @@ def test_figures_of_a_method_that_follows_the_defects():
     assert 0.4 <= low <= high <= 0.8
     assert found["energy_lift"] == (1, 1, 1)
     assert found["energy"] == 1
+
+
+def test_a_map_that_knows_nothing_has_no_lift_however_large_the_defect():
+    large = np.zeros((8, 12), bool)
+    large[:, :6] = True
+    found = against_masks(np.ones((8, 12), np.float32), [large, *masks()], 0)
+    rows = [row(0) | {name: str(value) for name, value in found.items()}] * 2
+    assert found["energy"] > 10 * found["energy_crossed"]
+    assert summary(rows, seed=0)["energy_lift"] == pytest.approx((0, 0, 0), abs=1e-6)
 
 
 def test_what_could_not_be_judged_has_no_figure():
