@@ -4,6 +4,8 @@ An `Instance` holds the few attributes that decide whether and how an object is 
 patient; results copy the patient from the file itself.
 """
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -108,11 +110,23 @@ class RefusedFile:
         path: the file; for people at the machine, never for logs.
         refusal: why.
         study: Study Instance UID where the header could be read and it is valid; else None.
+        kind: name of its SOP class; "" where unknown.
     """
 
     path: Path
     refusal: Refusal
     study: str | None = None
+    kind: str = ""
+
+
+def kinds_of(files: Iterable[RefusedFile]) -> dict[str, int]:
+    """Returns the names of the SOP classes of some files and how many there are of each, most first."""
+    return dict(Counter(one.kind for one in files).most_common())
+
+
+def in_words(kinds: Mapping[str, int]) -> str:
+    """Returns what some files are, for people: "2 x Basic Text SR, 1 x Segmentation"."""
+    return ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
 
 
 @dataclass(frozen=True)

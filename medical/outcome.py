@@ -85,9 +85,10 @@ class Outcome:
         score: raw score of the study, by the model's stated aggregation; None where it was NOT_ANALYSED.
         p_value: of the score; None where it was NOT_ANALYSED.
         analysed: its analysed images and volumes.
-        refused: its objects that were not analysed.
+        refused: its images, and what may be images, that were not analysed.
         refusal: why the study as a whole was NOT_ANALYSED; None where it was analysed.
         objects: number of DICOM objects of the study.
+        others: of these the ones that are nothing to analyse: no images, or results that were computed from images.
     """
 
     study: str
@@ -102,10 +103,24 @@ class Outcome:
     refused: tuple[RefusedFile, ...]
     refusal: Refusal | None
     objects: int
+    others: tuple[RefusedFile, ...] = ()
+
+    @property
+    def images(self) -> int:
+        """Number of objects that are images, or may be."""
+        return self.objects - len(self.others)
+
+    @property
+    def unread(self) -> tuple[RefusedFile, ...]:
+        """What results name as not analysed: its images; where it has none, all objects, since these are its reason.
+
+        Other objects come and go, such as reports: results must not change with them.
+        """
+        return self.refused if self.images else self.others
 
     @property
     def status(self) -> str:
-        """ANALYSED (completely), PARTLY_ANALYSED or NOT_ANALYSED."""
+        """ANALYSED (every image), PARTLY_ANALYSED or NOT_ANALYSED."""
         if self.refusal is not None:
             return "NOT_ANALYSED"
         return "PARTLY_ANALYSED" if self.refused else "ANALYSED"

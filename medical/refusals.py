@@ -22,6 +22,9 @@ class Reason(StrEnum):
     SOP_CLASS = "SOP_CLASS"
     HEADER = "HEADER"
     DUPLICATE_OBJECT = "DUPLICATE_OBJECT"
+    # nothing that a model could judge
+    NO_IMAGE = "NO_IMAGE"
+    RESULT = "RESULT"
     # its pixels
     NO_PIXELS = "NO_PIXELS"
     PHOTOMETRIC = "PHOTOMETRIC"
@@ -67,6 +70,11 @@ class Refusal:
     def __str__(self) -> str:
         """Returns "CODE: words"."""
         return f"{self.reason}: {self.detail}"
+
+    @property
+    def of_image(self) -> bool:
+        """Whether an image was missed, or what may be one; not so with objects that are no images, or results."""
+        return self.reason not in (Reason.NO_IMAGE, Reason.RESULT)
 
 
 class RefusedError(AnomalyError):

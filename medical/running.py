@@ -15,7 +15,8 @@ from medical.model import TriageModel
 from medical.outcome import Outcome
 from medical.privacy.audit import AuditTrail
 from medical.privacy.audit_messages import AuditEvent, AuditOutcome, AuditRole, AuditType, Participant, Subject
-from medical.privacy.logs import Event, log, words_of
+from medical.privacy.log_fields import Event
+from medical.privacy.logs import log, words_of
 from medical.pseudonyms import Pseudonyms
 from medical.results import ResultSettings, marked_pictures, write_results
 
@@ -67,7 +68,7 @@ class Run:
             self._activity(AuditType.APPLICATION_STOP, ended)
         except Exception as wrong:  # the worklist is written
             self.failed.append(f"end of the run: audit trail: {words_of(wrong)}")
-            log(Event.FAILED)
+            log(Event.FAILED, error=wrong)
         log(Event.STOPPED, count=len(self.outcomes))
 
     def add(self, outcome: Outcome) -> None:
@@ -83,11 +84,11 @@ class Run:
             assert outcome.p_value is not None
             assert outcome.decision is not None
             log(
-                Event.ANALYSED, study=outcome.pseudonym, status=outcome.status, decision=outcome.decision.value,
-                score=outcome.score, p_value=outcome.p_value, priority=outcome.priority.value,
+                Event.ANALYSED, study=outcome.pseudonym, outcome=outcome.status, decision=outcome.decision,
+                score=outcome.score, p_value=outcome.p_value, priority=outcome.priority,
             )  # fmt: skip
         else:
-            log(Event.NOT_ANALYSED, study=outcome.pseudonym, reason=outcome.refusal.reason.value)
+            log(Event.NOT_ANALYSED, study=outcome.pseudonym, reason=outcome.refusal.reason)
         if self.with_heatmaps and outcome.flagged:
             with self._going_on(outcome, "marked pictures"):
                 self.pictures[outcome.study] = marked_pictures(outcome)
@@ -110,7 +111,7 @@ class Run:
             yield
         except Exception as error:
             self.failed.append(f"{outcome.pseudonym}: {what}: {words_of(error)}")
-            log(Event.FAILED, study=outcome.pseudonym)
+            log(Event.FAILED, study=outcome.pseudonym, error=error)
 
     def _activity(self, kind: AuditType, outcome: AuditOutcome) -> None:
         user = Participant(_account(), AuditRole.LAUNCHER, requestor=True)

@@ -9,7 +9,8 @@ import numpy as np
 from medical.model import TriageModel
 from medical.objects import UNKNOWN, Image, RefusedFile, Study, Volume
 from medical.outcome import Analysed, Outcome, Priority
-from medical.privacy.logs import Event, log
+from medical.privacy.log_fields import Event
+from medical.privacy.logs import log
 from medical.pseudonyms import Pseudonyms
 from medical.refusals import Reason, Refusal, RefusedError
 from medical.scoring import UnitScore, prepare
@@ -58,7 +59,7 @@ class Triage:
                     refused += [RefusedFile(i.path, found, i.study) for i in instances_of(unit)]
                 else:
                     analysed.append(found)
-        refused = one_for_each(refused)
+        everything = one_for_each(refused)
         score = max((one.score for one in analysed), default=None)
         calibration = self._model.artifact.calibration
         instances = study.instances
@@ -73,9 +74,10 @@ class Triage:
             score=score,
             p_value=None if score is None else float(calibration.p_value(score)),
             analysed=tuple(analysed),
-            refused=tuple(refused),
-            refusal=summed_up(refused) if score is None else None,
+            refused=tuple(one for one in everything if one.refusal.of_image),
+            refusal=summed_up(everything) if score is None else None,
             objects=len(instances) + len(study.refused),
+            others=tuple(one for one in everything if not one.refusal.of_image),
         )
 
     def _analysed(self, unit: Image | Volume) -> Analysed | Refusal:
@@ -91,7 +93,7 @@ class Triage:
         except RefusedError as error:
             return error.refusal
         except Exception as error:  # whatever it is, one study must not stop the others
-            log(Event.FAILED)
+            log(Event.FAILED, error=error)
             return Refusal(Reason.FAILED, f"the analysis failed ({type(error).__name__})")
         if not math.isfinite(found.score) or not np.isfinite(found.map).all():
             return Refusal(Reason.FAILED, "the analysis gave no finite score or map")

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from medical.contract import Contract
-from medical.objects import Image, Instance, RefusedFile, Series, Study, Volume
-from medical.privacy.logs import Event, log
+from medical.objects import Image, Instance, RefusedFile, Series, Study, Volume, in_words, kinds_of
+from medical.privacy.log_fields import Event
+from medical.privacy.logs import log
 from medical.refusals import Reason, Refusal, RefusedError
 
 Read = Image | Volume | RefusedFile
@@ -84,7 +85,7 @@ def _checked(instance: Instance, contract: Contract, read: "Reading") -> Read:
     except RefusedError as error:
         refusal = error.refusal
     except Exception as error:  # memory, the decoding process, ...: one object must not stop the other studies
-        log(Event.FAILED)
+        log(Event.FAILED, error=error)
         refusal = Refusal(Reason.FAILED, f"reading failed ({type(error).__name__})")
     return found if refusal is None else RefusedFile(instance.path, refusal, instance.study)
 
@@ -117,10 +118,16 @@ def _of_frames(some: list[RefusedFile]) -> RefusedFile:
 
 
 def summed_up(refused: Iterable[RefusedFile]) -> Refusal:
-    """Returns why a study was not analysed, from why its objects were not: one reason, or a count of each."""
-    listed = list(refused)
-    if not listed:
+    """Returns why a study was not analysed, from why its objects were not: one reason, or a count of each.
+
+    Objects that are no images, or results, are the reason only where there is nothing else.
+    """
+    everything = list(refused)
+    listed = [one for one in everything if one.refusal.of_image]
+    if not everything:
         return Refusal(Reason.NOTHING_TO_ANALYSE, "the study holds no object")
+    if not listed:
+        return Refusal(Reason.NO_IMAGE, f"the study holds no image; it holds {in_words(kinds_of(everything))}")
     counts: dict[Reason, int] = {}
     for one in listed:
         counts[one.refusal.reason] = counts.get(one.refusal.reason, 0) + 1

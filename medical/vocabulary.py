@@ -6,6 +6,11 @@ planes of slices, and words that are widely written in their place.
 
 from medical.objects import UNKNOWN
 
+OURS = "anomaly-suite"
+"""Manufacturer of everything that this suite writes."""
+PROCESSING_EQUIPMENT = "109102"
+"""Code (DCM, PS3.16 CID 7005) of our part in it, in Contributing Equipment."""
+
 _MODALITIES = (
     "ANN AR ASMT AU BDUS BI BMD CD CF CR CS CT CTPROTOCOL DD DF DG DM DMS DOC DS DX EC ECG EEG EMG EOG EPS ES FA FID "
     "FS GM HC HD IO IOL IVOCT IVUS KER KO LEN LP LS M3D MA MG MR MS NM OAM OCT OP OPM OPR OPT OPTBSV OPTENF OPV OSS OT "

@@ -27,7 +27,7 @@ def check_command(
     All pixels are decoded once, in a process with limited memory and time. No patient data are shown or written; file
     names are. The codes are explained in docs/triage-reading.md.
 
-    Exit status: 0 all objects can be analysed; 1 some cannot, the table says why; 2 not done, the error says why.
+    Exit status: 0 all images can be analysed; 1 some cannot, the table says why; 2 not done, the error says why.
 
     Examples:
         anomaly triage check /data/ct_study
@@ -104,5 +104,7 @@ def _series(found: Survey) -> Table:
 def _verdict(code: str, detail: str) -> str:
     from rich.markup import escape
 
-    colour = "green" if code in ("OK", "VOLUME", "IMAGES") else "yellow"
+    from medical.reading.survey import IMAGES, NOTHING, READABLE, VOLUME
+
+    colour = "green" if code in (READABLE, VOLUME, IMAGES) else "cyan" if code in NOTHING else "yellow"
     return f"[{colour}]{code}[/{colour}]{f': {escape(detail)}' if detail else ''}"

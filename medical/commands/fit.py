@@ -90,8 +90,7 @@ def fit_command(
         fit = StudyFit(pixels, choice.contract, plan, Aggregation(top=top), choice.voxel, progress, refused)
         model = fit.fit(options.build(choice.input), studies).save(output)
     typer.echo("\n".join([f"Wrote {output} ({output.stat().st_size / 1e6:.1f} MB).", *lines_of(model)]))
-    say_refused(fit.refused)
-    if fit.refused:
+    if say_refused(fit.refused):
         raise typer.Exit(EXIT_SOME_FAILED)
 
 

@@ -43,11 +43,11 @@ def pull_command(
     import json
 
     from anomaly.progress import bars
-    from medical.pacs.journal import shut_libraries
     from medical.pacs.pull import Query, pull
+    from medical.privacy.logs import set_up_logging
     from medical.pseudonyms import key_from
 
-    shut_libraries()
+    set_up_logging(None)
     query = Query(dates, modality, _lines(accessions) if accessions else ())
     chosen = _source(source, calling, tls, header_env or [])
     with bars() as progress:

@@ -37,7 +37,7 @@ def run_command(
     A study that is not flagged is not thereby normal. What could not be analysed keeps the site's priority and says
     why. Research use, not a medical device.
 
-    Exit status: 0 done; 1 done, but some objects were not analysed (the worklist says which and why); 2 not done, no
+    Exit status: 0 done; 1 done, but some images were not analysed (the worklist says which and why); 2 not done, no
     worklist was written; 130 stopped, neither.
 
     Examples:
@@ -86,9 +86,8 @@ def run_command(
         typer.secho(f"{lost} priorities are of studies that are not in the worklist.", fg=typer.colors.YELLOW, err=True)
     for line in run.failed:
         typer.secho(f"not written: {line}", fg=typer.colors.YELLOW, err=True)
-    refused = [*inventory.refused, *(one for outcome in run.outcomes for one in outcome.refused)]
-    say_refused(refused)
-    if refused or run.failed:
+    refused = [one for outcome in run.outcomes for one in (*outcome.refused, *outcome.others)]
+    if say_refused([*inventory.refused, *refused]) or silent or run.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 

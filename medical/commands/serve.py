@@ -29,7 +29,6 @@ def serve_command(
 
         anomaly triage serve --config pacs.toml
     """
-    from medical.pacs.journal import Journal
     from medical.pacs.settings import example as example_text
     from medical.pacs.settings import read_settings
 
@@ -39,7 +38,7 @@ def serve_command(
     settings = read_settings(_needed(config))
     from medical.pacs.service import Service
 
-    Service(settings, Journal()).run()
+    Service(settings).run()
 
 
 def queue_command(

@@ -33,14 +33,15 @@ def discreet(command: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(command)
     def run(*arguments: P.args, **named: P.kwargs) -> None:
-        from medical.privacy.logs import Event, log, reduced, words_of
+        from medical.privacy.log_fields import Event
+        from medical.privacy.logs import log, reduced, words_of
 
         try:
             command(*arguments, **named)
         except (AnomalyError, typer.Exit, typer.Abort):
             raise
         except Exception as error:
-            log(Event.FAILED)
+            log(Event.FAILED, error=error)
             words = f"stopped before the end: {words_of(error)} ({reduced(error)['raised']})"
             hint = "is there space, and may you write to the folder of the results?"
             raise StoppedError(f"{words}; {hint if isinstance(error, OSError) else 'please report it'}") from None
@@ -75,13 +76,24 @@ def made_folder(folder: Path) -> Path:
     return folder
 
 
-def say_refused(refused: Sequence[RefusedFile]) -> None:
-    """Says how many objects were refused, and why; no file is named, since names of files may name patients."""
-    if not refused:
-        return
-    counts = Counter(one.refusal.reason for one in refused)
-    examples = {one.refusal.reason: one.refusal.detail for one in reversed(refused)}
-    typer.secho(f"\n{len(refused)} object(s) were not used:", fg=typer.colors.YELLOW, err=True)
+def say_refused(refused: Sequence[RefusedFile]) -> bool:
+    """Says how many objects were refused, and why; no file is named, since names of files may name patients.
+
+    Returns:
+        Whether an image is among them, or what may be one.
+    """
+    from medical.objects import in_words, kinds_of
+
+    others = [one for one in refused if not one.refusal.of_image]
+    missed = [one for one in refused if one.refusal.of_image]
+    if others:
+        typer.echo(f"{len(others)} object(s) are no images: {in_words(kinds_of(others))}.", err=True)
+    if not missed:
+        return False
+    counts = Counter(one.refusal.reason for one in missed)
+    examples = {one.refusal.reason: one.refusal.detail for one in reversed(missed)}
+    typer.secho(f"\n{len(missed)} object(s) were not used:", fg=typer.colors.YELLOW, err=True)
     for reason, count in counts.most_common():
         more = "e.g. " if count > 1 else ""
         typer.echo(f"  {count} x {reason}: {more}{examples[reason]}", err=True)
+    return True

@@ -6,11 +6,12 @@ from pathlib import Path
 from medical.pacs.analysis import AnalysisProcess, AnalysisResult, AnalysisStopped
 from medical.pacs.errors import AnalysisError, DamagedError, ObjectError, QueueError, SpoolError
 from medical.pacs.headers import Header, read_header
-from medical.pacs.journal import Journal, words_of
 from medical.pacs.queue import Job, Queue, ResultFile
 from medical.pacs.settings import PacsSettings
 from medical.pacs.spool import Spool
-from medical.pacs.states import Cause
+from medical.pacs.states import Cause, State
+from medical.privacy.log_fields import Event
+from medical.privacy.logs import log, words_of
 
 IDLE_SECONDS, TROUBLE_SECONDS = 0.5, 5.0
 
@@ -18,12 +19,9 @@ IDLE_SECONDS, TROUBLE_SECONDS = 0.5, 5.0
 class Analysing:
     """Analyses one study after the other."""
 
-    def __init__(
-        self, settings: PacsSettings, queue: Queue, spool: Spool, process: AnalysisProcess, journal: Journal
-    ) -> None:
+    def __init__(self, settings: PacsSettings, queue: Queue, spool: Spool, process: AnalysisProcess) -> None:
         """Keeps its parts."""
-        self._settings, self._queue, self._spool = settings, queue, spool
-        self._process, self._journal = process, journal
+        self._settings, self._queue, self._spool, self._process = settings, queue, spool, process
         self._unsettled: Job | None = None
 
     def run(self, news: threading.Event, stopping: threading.Event, analysed: threading.Event) -> None:
@@ -39,7 +37,7 @@ class Analysing:
             try:
                 busy = self.step()
             except Exception as error:  # e.g. the disk of the queue is full: the service must outlive that
-                self._journal.note("warning", error=words_of(error))
+                log(Event.WARNING, error=error)
                 stopping.wait(TROUBLE_SECONDS)
                 continue
             if busy:
@@ -54,7 +52,7 @@ class Analysing:
             self._queue.put_back(self._unsettled)
         done = self._queue.complete(int(self._settings.complete_after_seconds * 1e6))
         for study, sources in done.items():
-            self._journal.note("complete", study=study, source=", ".join(sources))
+            log(Event.COMPLETE, study=study, source=", ".join(sources))
         self._unsettled = job = self._queue.claim()
         if job is None:
             return False
@@ -69,18 +67,18 @@ class Analysing:
             self._queue.put_back(job)
         except DamagedError as error:
             self._queue.failed(job.revision, Cause.SPOOL_DAMAGED, str(error))
-            self._journal.note("failed", study=job.study, cause=Cause.SPOOL_DAMAGED, error=str(error))
+            log(Event.FAILED, study=job.study, cause=Cause.SPOOL_DAMAGED, error=error)
         except (SpoolError, OSError) as error:
-            self._ended(job, Cause.SPOOL_ROOM, words_of(error), attempts=job.attempt + 1)
+            self._ended(job, Cause.SPOOL_ROOM, error, attempts=job.attempt + 1)
         except AnalysisError as error:
-            self._ended(job, error.cause, error.detail)
+            self._ended(job, error.cause, error)
         except QueueError:
             raise
         except Exception as error:  # an answer that cannot be understood; the study is tried again, or not analysed
-            self._ended(job, Cause.ANALYSER_ERROR, words_of(error))
+            self._ended(job, Cause.ANALYSER_ERROR, error)
 
     def _attempt(self, job: Job) -> None:
-        self._journal.note("analysing", study=job.study, count=len(job.files), attempt=job.attempt)
+        log(Event.ANALYSING, study=job.study, count=len(job.files), attempt=job.attempt)
         with self._spool.private_folder() as out:
             with self._spool.lent(job.files) as files:
                 result = self._process.run(files, out)
@@ -98,8 +96,8 @@ class Analysing:
             finally:
                 for prepared, _ in placed:
                     prepared.unlink(missing_ok=True)
-        outcome = result.outcome_status if kept else "superseded by a late object"
-        self._journal.note("analysed", study=job.study, count=len(made), outcome=outcome)
+        outcome = result.outcome_status if kept else State.SUPERSEDED
+        log(Event.ANALYSED, study=job.study, count=len(made), outcome=outcome)
 
     def _made(self, result: AnalysisResult) -> list[tuple[Path, ResultFile]]:
         made, seen = [], set()
@@ -114,11 +112,10 @@ class Analysing:
             made.append((file, ResultFile(header, f"{self._spool.pseudonyms.of(header.uid)}.dcm")))
         return made
 
-    def _ended(self, job: Job, cause: Cause, detail: str, attempts: int | None = None) -> None:
+    def _ended(self, job: Job, cause: Cause, error: Exception, attempts: int | None = None) -> None:
+        detail = error.detail if isinstance(error, AnalysisError) else words_of(error)
         pause = self._settings.retries.first_seconds * 2 ** (job.attempt - 1)
         longest = self._settings.retries.longest_seconds
         attempts = attempts or self._settings.analysis.attempts
         state = self._queue.not_analysed(job, cause, detail, attempts, int(min(pause, longest) * 1e6))
-        self._journal.note(
-            "no result", study=job.study, cause=cause, error=detail, attempt=job.attempt, state=state.value
-        )
+        log(Event.NO_RESULT, study=job.study, cause=cause, error=error, attempt=job.attempt, state=state)

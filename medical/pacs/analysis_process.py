@@ -14,8 +14,9 @@ import threading
 from pathlib import Path
 from typing import IO
 
+from anomaly.errors import AnomalyError
 from medical.pacs.analysis import Analyser
-from medical.pacs.journal import shut_libraries, words_of
+from medical.privacy.logs import set_up_logging, words_of
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print must not be taken for an answer
     lines: queue.Queue[bytes] = queue.Queue()
     threading.Thread(target=_read, args=(sys.stdin.buffer, lines), daemon=True).start()
-    shut_libraries()
+    set_up_logging(None)  # what the analyser says is in its answers
     analyser: Analyser | None = None
     while True:
         request = json.loads(lines.get())
@@ -38,7 +39,8 @@ def main() -> None:
                 "summary": result.summary,
             }
         except Exception as error:  # the service decides what follows; the text may hold what a file holds
-            answer = {"error": words_of(error)}
+            of_settings = analyser is None and isinstance(error, AnomalyError)  # no object has been read yet
+            answer = {"error": str(error) if of_settings else words_of(error)}
         answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
 

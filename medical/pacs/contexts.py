@@ -1,17 +1,26 @@
-"""What is taken: the image SOP classes (PS3.4 B.5) and transfer syntaxes (PS3.5 section 10) that the reader reads.
+"""What is taken: the SOP classes of images (PS3.4 B.5) and the transfer syntaxes (PS3.5 section 10) that are read.
 
-Other objects of a study (reports, presentation states, our own segmentations) are refused at the door, with the status
-"SOP class not supported". So is the deflated transfer syntax: a small file may grow a thousandfold in this process.
+Images of kinds that no model judges are taken, too, since a study that holds one is analysed in part only. Objects that
+are no images (reports, presentation states, segmentations) are refused at the door, with the status "SOP class not
+supported": they would make a study that is done begin anew each time that somebody reports it. So is the deflated
+transfer syntax: a small file may grow a thousandfold in this process.
 """
 
 from typing import TYPE_CHECKING
 
-from medical.reading.classes import DEFLATED, EXPLICIT, IMPLICIT, SOP_CLASSES, TRANSFER_SYNTAXES
+from medical.reading.classes import (
+    DEFLATED,
+    DIRECTORY_CLASS,
+    EXPLICIT,
+    IMPLICIT,
+    SOP_CLASSES,
+    TRANSFER_SYNTAXES,
+)
 
 if TYPE_CHECKING:
     from pynetdicom.presentation import PresentationContext
 
-IMAGES = tuple(uid for uid, known in SOP_CLASSES.items() if known.use is not None)
+IMAGES = tuple(uid for uid, known in SOP_CLASSES.items() if known.kind == "image" and uid != DIRECTORY_CLASS)
 UNCOMPRESSED = (EXPLICIT, IMPLICIT)
 SYNTAXES = (*UNCOMPRESSED, *(uid for uid in TRANSFER_SYNTAXES if uid not in (*UNCOMPRESSED, DEFLATED)))
 """The ones that are preferred first: a peer that offers several in one context gets the first of these."""

@@ -9,10 +9,11 @@ from typing import Protocol
 from medical.pacs.associations import Remote, commit, store, stored
 from medical.pacs.commitment import Reports
 from medical.pacs.errors import DamagedError, DeliveryError
-from medical.pacs.journal import Journal, words_of
 from medical.pacs.outgoing import Item, Outgoing, Parcel
 from medical.pacs.settings import Destination, DicomDestination, Node, Retries, WebDestination
 from medical.pacs.spool import Spool
+from medical.privacy.log_fields import Event
+from medical.privacy.logs import log, words_of
 
 IDLE_SECONDS = 1.0
 _MOST_DOUBLINGS = 30
@@ -93,12 +94,10 @@ def carrier_of(settings: Destination, node: Node, reports: Reports) -> Carrier:
 class Delivery:
     """Serves one destination."""
 
-    def __init__(
-        self, name: str, carrier: Carrier, outgoing: Outgoing, spool: Spool, retries: Retries, journal: Journal
-    ) -> None:
+    def __init__(self, name: str, carrier: Carrier, outgoing: Outgoing, spool: Spool, retries: Retries) -> None:
         """Keeps its parts."""
         self._name, self._carrier, self._outgoing = name, carrier, outgoing
-        self._spool, self._retries, self._journal = spool, retries, journal
+        self._spool, self._retries = spool, retries
 
     def run(self, news: threading.Event, stopping: threading.Event) -> None:
         """Delivers until the service stops; `news` is set when there may be something new."""
@@ -107,7 +106,7 @@ class Delivery:
             try:
                 busy = self.step()
             except Exception as error:  # e.g. the disk of the queue is full: the deliveries must outlive that
-                self._journal.note("warning", destination=self._name, error=words_of(error))
+                log(Event.WARNING, destination=self._name, error=error)
                 busy = False
             if not busy:
                 news.wait(IDLE_SECONDS)
@@ -121,17 +120,17 @@ class Delivery:
             self._attempt(parcel)
         except DamagedError as error:
             self._outgoing.damaged(parcel, str(error))
-            self._journal.note("failed", study=parcel.study, destination=self._name, error=str(error))
+            log(Event.FAILED, study=parcel.study, destination=self._name, error=error)
         except Exception as error:  # nothing may end the deliveries; the results stay
             pause = self._pause(parcel.attempts)
             self._outgoing.failed(self._name, parcel, words_of(error)[:300], int(pause * 1e6))
-            self._journal.note(
-                "delivery failed",
+            log(
+                Event.DELIVERY_FAILED,
                 study=parcel.study,
                 destination=self._name,
                 attempt=parcel.attempts + 1,
                 seconds=round(pause, 1),
-                error=words_of(error),
+                error=error,
             )
         return True
 
@@ -158,9 +157,9 @@ class Delivery:
         items = [item for item in parcel.items if item.uid in held]
         if items:
             everywhere = self._outgoing.verified(self._name, parcel, items)
-            self._journal.note("verified", study=parcel.study, destination=self._name, count=len(items))
+            log(Event.VERIFIED, study=parcel.study, destination=self._name, count=len(items))
             if everywhere:
-                self._journal.note("delivered", study=parcel.study)
+                log(Event.DELIVERED, study=parcel.study)
 
     def _pause(self, failures: int) -> float:
         doubled: float = self._retries.first_seconds * 2 ** min(failures, _MOST_DOUBLINGS)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from medical.pacs.errors import ObjectError
 from medical.pacs.intake import Intake
-from medical.pacs.journal import Journal, words_of
 from medical.pacs.settings import FolderSettings
 from medical.pacs.spool import Spool
+from medical.pacs.states import Said
 from medical.privacy.files import whole_file
+from medical.privacy.log_fields import Event
+from medical.privacy.logs import log
 
 REFUSED = "refused"
 """Folder within the drop folder: files that were not taken, each with a .reason.txt beside it."""
@@ -26,9 +28,9 @@ class DropFolder:
     once: for senders that rename. Names that begin with a dot or end in .part or .tmp are left alone; links too.
     """
 
-    def __init__(self, settings: FolderSettings, intake: Intake, spool: Spool, journal: Journal) -> None:
+    def __init__(self, settings: FolderSettings, intake: Intake, spool: Spool) -> None:
         """Keeps its parts; makes the folder where it is missing."""
-        self._settings, self._intake, self._spool, self._journal = settings, intake, spool, journal
+        self._settings, self._intake, self._spool = settings, intake, spool
         self._seen: dict[Path, tuple[int, int, float]] = {}
         settings.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -38,7 +40,7 @@ class DropFolder:
             try:
                 self.look()
             except Exception as error:  # files may come and go while they are looked at
-                self._journal.note("folder failed", error=words_of(error))
+                log(Event.FOLDER_FAILED, error=error)
             stopping.wait(self._settings.every_seconds)
 
     def look(self) -> int:
@@ -59,24 +61,24 @@ class DropFolder:
         copy = self._spool.new_file()
         try:
             if file.stat().st_size > self._intake.max_bytes:
-                raise ObjectError(0, "the object is larger than max_object_megabytes")
+                raise ObjectError(0, Said.SIZE)
             with file.open("rb") as source, copy.open("xb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
             self._intake.take(copy, "folder")
         except ObjectError as error:
             if error.later:
                 return False
-            self._refuse(file, str(error))
+            self._refuse(file, error)
             return True
         except OSError as error:
-            self._journal.note("folder failed", error=words_of(error))
+            log(Event.FOLDER_FAILED, error=error)
             return False
         finally:
             copy.unlink(missing_ok=True)
         file.unlink()
         return True
 
-    def _refuse(self, file: Path, reason: str) -> None:
+    def _refuse(self, file: Path, reason: ObjectError) -> None:
         """Moves a file aside with the reason; the log does not name it, since names may hold patient data."""
         folder = self._settings.path / REFUSED
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -87,7 +89,7 @@ class DropFolder:
         with whole_file(target.with_name(f"{target.name}.reason.txt")) as opened:
             opened.write(f"{reason}\n".encode())
         file.replace(target)
-        self._journal.note("object refused", source="folder", error=reason)
+        log(Event.OBJECT_REFUSED, source="folder", error=reason)
 
     def _files(self) -> Iterator[Path]:
         refused = self._settings.path / REFUSED

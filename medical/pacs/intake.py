@@ -12,10 +12,12 @@ from pathlib import Path
 from medical.pacs.contexts import IMAGES, SYNTAXES
 from medical.pacs.errors import ObjectError, QueueError, SpoolError
 from medical.pacs.headers import SOP_CLASS, Header, read_header
-from medical.pacs.journal import Journal
-from medical.pacs.queue import Queue, Receipt
+from medical.pacs.queue import Queue
 from medical.pacs.settings import GIGABYTE, MEGABYTE, SpoolSettings
 from medical.pacs.spool import Spool
+from medical.pacs.states import Receipt, Said
+from medical.privacy.log_fields import Event
+from medical.privacy.logs import log, words_of
 
 OUT_OF_RESOURCES, OTHER_CONTENT, MISMATCH = 0xA700, 0xC111, 0xA900
 _ALLOWED = frozenset(SYNTAXES)
@@ -25,11 +27,9 @@ _LOOK_SECONDS = 1.0
 class Intake:
     """Takes objects; safe to share between threads."""
 
-    def __init__(
-        self, spool: Spool, queue: Queue, limits: SpoolSettings, journal: Journal, completed: Callable[[], object]
-    ) -> None:
+    def __init__(self, spool: Spool, queue: Queue, limits: SpoolSettings, completed: Callable[[], object]) -> None:
         """Keeps its parts; `completed` is called after each object, so that the service looks at the queue."""
-        self._spool, self._queue, self._limits, self._journal = spool, queue, limits, journal
+        self._spool, self._queue, self._limits = spool, queue, limits
         self._completed, self._lock = completed, threading.Lock()
         self._looked, self._waiting = 0.0, 0
 
@@ -52,18 +52,18 @@ class Intake:
         try:
             self._roomy()
             if file.stat().st_size > self.max_bytes:
-                raise ObjectError(OUT_OF_RESOURCES, "the object is larger than max_object_megabytes")
+                raise ObjectError(OUT_OF_RESOURCES, Said.SIZE)
             header = read_header(file, _ALLOWED)
             if header.sop_class not in IMAGES:
-                raise ObjectError(SOP_CLASS, "its SOP class is none of the images that are analysed")
+                raise ObjectError(SOP_CLASS, "its SOP class is none of an image")
             if uid is not None and uid != header.uid:
                 raise ObjectError(MISMATCH, "command and data set name different objects")
             if not self.wants(header.study):
                 raise ObjectError(OUT_OF_RESOURCES, "more than max_waiting_studies wait for their analysis", later=True)
             return self._store(file, header, source)
         except (QueueError, SpoolError, OSError) as error:
-            words = str(error) if not isinstance(error, OSError) else type(error).__name__
-            raise ObjectError(OUT_OF_RESOURCES, f"the object could not be stored: {words}", later=True) from None
+            words = f"the object could not be stored: {words_of(error)}"
+            raise ObjectError(OUT_OF_RESOURCES, words, later=True) from None
         finally:
             file.unlink(missing_ok=True)
 
@@ -93,7 +93,7 @@ class Intake:
         study = self._spool.pseudonyms.of(header.study)
         if receipt is Receipt.OTHER:
             raise ObjectError(OTHER_CONTENT, "another object with this SOP Instance UID was stored; it was kept")
-        self._journal.note("object", study=study, source=source, status=receipt.value)
+        log(Event.OBJECT, study=study, source=source, status=receipt)
         self._completed()
         return receipt
 

@@ -6,24 +6,25 @@ from datetime import date, timedelta
 from medical.pacs.contexts import IMAGES
 from medical.pacs.errors import ObjectError
 from medical.pacs.intake import Intake
-from medical.pacs.journal import Journal, words_of
 from medical.pacs.queue import Queue
 from medical.pacs.settings import WebIntake
 from medical.pacs.spool import Spool
 from medical.pacs.web import COUNT, INSTANCE, SERIES, SOP_CLASS, STUDY, WebPeer, value
+from medical.privacy.log_fields import Event
+from medical.privacy.logs import log
 
 
 class Polling:
     """Asks one server again and again."""
 
-    def __init__(self, settings: WebIntake, intake: Intake, queue: Queue, spool: Spool, journal: Journal) -> None:
+    def __init__(self, settings: WebIntake, intake: Intake, queue: Queue, spool: Spool) -> None:
         """Keeps its parts.
 
         Raises:
             SettingError: an environment variable of `headers_env` is not set.
         """
         self._settings, self._intake, self._queue = settings, intake, queue
-        self._spool, self._journal, self._peer = spool, journal, WebPeer(settings)
+        self._spool, self._peer = spool, WebPeer(settings)
         self._seen: dict[str, str] = {}
 
     def run(self, stopping: threading.Event) -> None:
@@ -32,7 +33,7 @@ class Polling:
             try:
                 self.ask(stopping)
             except Exception as error:  # what servers answer may be anything
-                self._journal.note("dicomweb failed", error=words_of(error))
+                log(Event.DICOMWEB_FAILED, error=error)
             stopping.wait(self._settings.every_seconds)
 
     def ask(self, stopping: threading.Event) -> int:
@@ -71,7 +72,7 @@ class Polling:
                 self._intake.take(file, "dicomweb", uid=value(one, INSTANCE))
                 taken += 1
             except ObjectError as error:
-                self._journal.note("object refused", source="dicomweb", error=str(error))
+                log(Event.OBJECT_REFUSED, source="dicomweb", error=error)
                 if error.later:
                     return taken, False
             finally:

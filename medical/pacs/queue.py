@@ -8,7 +8,6 @@ transactions is followed by `resume`, which begins again what was under way.
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 from sqlalchemy import Connection, exists, func, insert, select, update
 
@@ -16,7 +15,7 @@ from medical.pacs.database import Database
 from medical.pacs.errors import AnalysisError
 from medical.pacs.headers import Header
 from medical.pacs.spool import Stored
-from medical.pacs.states import Cause, State
+from medical.pacs.states import Cause, Receipt, State
 from medical.pacs.tables import deliveries, objects, pauses, results, revisions, studies
 
 Clock = Callable[[], int]
@@ -27,18 +26,6 @@ Place = Callable[[str], None]
 def now_us() -> int:
     """Microseconds since 1970 UTC."""
     return time.time_ns() // 1000
-
-
-class Receipt(Enum):
-    """What became of an object."""
-
-    NEW = "new"
-    SAME = "same"
-    """It is there already, with the same content."""
-    OTHER = "other"
-    """An object with its UID is there already, with other content; that one stays."""
-    OWN = "own"
-    """It is a result of this service that comes back; ignored."""
 
 
 @dataclass(frozen=True)

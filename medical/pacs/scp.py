@@ -18,8 +18,10 @@ from medical.pacs.commitment import Reports
 from medical.pacs.contexts import storage_contexts
 from medical.pacs.errors import ObjectError
 from medical.pacs.intake import Intake
-from medical.pacs.journal import Journal, words_of
 from medical.pacs.settings import Node, PacsSettings
+from medical.pacs.states import Said
+from medical.privacy.log_fields import Event as Logged
+from medical.privacy.logs import log
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -35,7 +37,7 @@ _CALLING = (1, 1, 3)  # rejected permanently, by the user, calling AE title not 
 class StoreScp:
     """The server."""
 
-    def __init__(self, settings: PacsSettings, intake: Intake, reports: Reports, journal: Journal) -> None:
+    def __init__(self, settings: PacsSettings, intake: Intake, reports: Reports) -> None:
         """Looks up the hosts of the peers; `start` begins to listen.
 
         Destinations may connect too, for their reports, but not send objects unless they are peers.
@@ -43,7 +45,7 @@ class StoreScp:
         Raises:
             SettingError: a host is not known.
         """
-        self._node, self._intake, self._reports, self._journal = settings.node, intake, reports, journal
+        self._node, self._intake, self._reports = settings.node, intake, reports
         reporters = [one for one in settings.destinations if one.type == "dicom"]
         self._senders = {(peer.ae_title, address) for peer in settings.peers for address in addresses_of(peer.host)}
         self._allowed = self._senders | {
@@ -108,24 +110,24 @@ class StoreScp:
     def _admitted(self, host: str) -> bool:
         return _plain(host) in self._hosts
 
-    def _refused(self, host: str, why: str) -> None:
-        self._journal.note("refused", address=host, error=why)
+    def _refused(self, host: str, why: Said) -> None:
+        log(Logged.REFUSED, address=_plain(host), error=why)
 
     def _requested(self, event: "Event") -> None:
         """Rejects an AE title that does not come from its host (PS3.8 9.3.4)."""
         if _caller(event) not in self._allowed:
             event.assoc.acse.send_reject(*_CALLING)
-            self._refused(event.assoc.requestor.address, "the calling AE title is not allowed from this host")
+            self._refused(event.assoc.requestor.address, Said.TITLE)
             event.assoc.kill()
 
     def _rejected(self, event: "Event") -> None:
-        self._refused(event.assoc.requestor.address, "the association was rejected: called AE title, or too many")
+        self._refused(event.assoc.requestor.address, Said.ASSOCIATION)
 
     def _growing(self, event: "Event") -> None:
         """Ends an association that sends more than the largest object, before it fills the disk."""
         file = _arriving(event)
         if file is not None and file.tell() > self._intake.max_bytes + META_BYTES:
-            self._refused(event.assoc.requestor.address, "the object is larger than max_object_megabytes")
+            self._refused(event.assoc.requestor.address, Said.SIZE)
             Path(file.name).unlink(missing_ok=True)
             event.assoc.abort()
 
@@ -145,10 +147,10 @@ class StoreScp:
                 raise ObjectError(NOT_AUTHORISED, "this AE title may not send objects")
             self._intake.take(event.dataset_path, peer, uid=str(request.AffectedSOPInstanceUID))
         except ObjectError as error:
-            self._journal.note("object refused", peer=peer, status=f"{error.status:04X}", error=str(error))
+            log(Logged.OBJECT_REFUSED, peer=peer, status=f"{error.status:04X}", error=error)
             return _status(error.status, str(error))
         except Exception as error:  # the association lives on; the sender keeps the object
-            self._journal.note("object refused", peer=peer, status=f"{FAILURE:04X}", error=words_of(error))
+            log(Logged.OBJECT_REFUSED, peer=peer, status=f"{FAILURE:04X}", error=error)
             return FAILURE
         return SUCCESS
 
@@ -240,7 +242,7 @@ def _server_class() -> type:
             client, address = self.socket.accept()
             try:
                 if not self.admitted(address[0]):
-                    raise ConnectionRefusedError("the host is not allowed")
+                    raise ConnectionRefusedError(Said.HOST)
                 if self.ssl_context is None:
                     return client, address
                 client.settimeout(HANDSHAKE_SECONDS)
@@ -248,15 +250,13 @@ def _server_class() -> type:
                 client.settimeout(None)
             except OSError as error:
                 client.close()
-                words = (
-                    "the host is not allowed" if isinstance(error, ConnectionRefusedError) else "TLS handshake failed"
-                )
-                self.turned_away(address[0], words)
+                refused = isinstance(error, ConnectionRefusedError)
+                self.turned_away(address[0], Said.HOST if refused else Said.HANDSHAKE)
                 raise
             return client, address
 
         def handle_error(self, request: object, client_address: Any) -> None:
             """Prints no traceback, which might show what was sent."""
-            self.turned_away(client_address[0], "the connection failed")
+            self.turned_away(client_address[0], Said.CONNECTION)
 
     return AdmittingServer

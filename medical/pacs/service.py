@@ -7,10 +7,11 @@ start, a delivery under way ends or is repeated. A kill at any moment loses noth
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import FrameType
@@ -18,7 +19,6 @@ from types import FrameType
 from filelock import FileLock, Timeout
 
 from anomaly.errors import AnomalyError, SettingError
-from medical.outcome import DISCLAIMER
 from medical.pacs.analysing import Analysing
 from medical.pacs.analysis import AnalysisProcess
 from medical.pacs.auditing import Auditor
@@ -27,7 +27,6 @@ from medical.pacs.database import Database
 from medical.pacs.delivery import Delivery, carrier_of
 from medical.pacs.folder import DropFolder
 from medical.pacs.intake import Intake
-from medical.pacs.journal import Journal, shut_libraries, words_of
 from medical.pacs.outgoing import Outgoing
 from medical.pacs.overview import Overview
 from medical.pacs.polling import Polling
@@ -35,7 +34,10 @@ from medical.pacs.queue import Queue
 from medical.pacs.scp import StoreScp
 from medical.pacs.settings import PacsSettings
 from medical.pacs.spool import Spool
+from medical.pacs.states import Said
 from medical.privacy.files import whole_file
+from medical.privacy.log_fields import Event
+from medical.privacy.logs import log, set_up_logging, told_to
 from medical.pseudonyms import key_from
 
 QUEUE_FILE, HEARTBEAT_FILE = "queue.sqlite", "heartbeat.json"
@@ -70,9 +72,9 @@ class _All(threading.Event):
 class Service:
     """One service with one spool folder."""
 
-    def __init__(self, settings: PacsSettings, journal: Journal) -> None:
+    def __init__(self, settings: PacsSettings) -> None:
         """Keeps the settings; `run` does the rest."""
-        self._settings, self._journal, self._signals = settings, journal, _Signals()
+        self._settings, self._signals = settings, _Signals()
         self._asked = False
 
     def stop(self) -> None:
@@ -80,14 +82,14 @@ class Service:
         self._asked = True
 
     def run(self) -> None:
-        """Serves until `stop` is called or SIGTERM or SIGINT comes.
+        """Serves until `stop` is called or SIGTERM or SIGINT comes. The log goes to standard error.
 
         Raises:
             SettingError: a setting cannot be used: port taken, unknown host, missing secret, another service running.
             QueueError: the queue cannot be opened.
             SpoolError: the spool cannot be used.
         """
-        shut_libraries()
+        set_up_logging(sys.stderr, _names(self._settings))
         key = key_from(self._settings.spool.key_file)
         spool = Spool(self._settings.spool.folder, key)
         lock = FileLock(spool.folder / "service.lock")
@@ -96,26 +98,23 @@ class Service:
         except Timeout:
             raise SettingError(f"another service uses the spool folder {spool.folder}") from None
         try:
-            self._journal.told_to(Auditor(spool.folder, self._settings.node.ae_title, key).heard)
-            database = Database.open(spool.folder / QUEUE_FILE, create=True)
-            try:
+            auditor = Auditor(spool.folder, self._settings.node.ae_title, key)
+            with told_to(auditor.heard), closing(Database.open(spool.folder / QUEUE_FILE, create=True)) as database:
                 self._serve(spool, database)
-            finally:
-                database.close()
         finally:
             lock.release()
 
     def _serve(self, spool: Spool, database: Database) -> None:
-        settings, journal, signals = self._settings, self._journal, self._signals
+        settings, signals = self._settings, self._signals
         queue, overview = Queue(database, spool.pseudonyms.of), Overview(database)
         spool.begin()
         orphans, resumed = spool.sweep(overview.files()), queue.resume(settings.analysis.attempts)
-        intake = Intake(spool, queue, settings.spool, journal, signals.received.set)
+        intake = Intake(spool, queue, settings.spool, signals.received.set)
         reports = Reports()
-        scp = StoreScp(settings, intake, reports, journal)
+        scp = StoreScp(settings, intake, reports)
         threads = [*self._deliveries(spool, database, reports), *self._intakes(spool, queue, intake)]
         process = AnalysisProcess(settings.analysis, signals.stopping)
-        analysing = Analysing(settings, queue, spool, process, journal)
+        analysing = Analysing(settings, queue, spool, process)
         arguments = (signals.received, signals.stopping, _All(signals.analysed))
         threads.append(threading.Thread(target=analysing.run, args=arguments, name="analysis"))
         port = scp.start(str(spool.incoming))
@@ -132,7 +131,7 @@ class Service:
                     thread.join(STOP_SECONDS)
                 process.close()
                 (spool.folder / HEARTBEAT_FILE).unlink(missing_ok=True)
-                journal.note("stopped")
+                log(Event.STOPPED)
 
     def _deliveries(self, spool: Spool, database: Database, reports: Reports) -> list[threading.Thread]:
         settings, threads = self._settings, []
@@ -141,30 +140,30 @@ class Service:
             self._signals.analysed.append(news)
             carrier = carrier_of(destination, settings.node, reports)
             outgoing = Outgoing(database)
-            delivery = Delivery(destination.name, carrier, outgoing, spool, settings.retries, self._journal)
+            delivery = Delivery(destination.name, carrier, outgoing, spool, settings.retries)
             arguments = (news, self._signals.stopping)
             name = f"deliver to {destination.name}"
             threads.append(threading.Thread(target=delivery.run, args=arguments, name=name, daemon=True))
         return threads
 
     def _intakes(self, spool: Spool, queue: Queue, intake: Intake) -> list[threading.Thread]:
-        settings, journal, stopping = self._settings, self._journal, self._signals.stopping
+        settings, stopping = self._settings, self._signals.stopping
         runs = []
         if settings.folder is not None:
-            runs.append(DropFolder(settings.folder, intake, spool, journal).run)
+            runs.append(DropFolder(settings.folder, intake, spool).run)
         if settings.web is not None:
-            runs.append(Polling(settings.web, intake, queue, spool, journal).run)
+            runs.append(Polling(settings.web, intake, queue, spool).run)
         return [threading.Thread(target=run, args=(stopping,), daemon=True) for run in runs]
 
     def _greet(self, spool: Spool, port: int, orphans: int, resumed: int) -> None:
-        node, note = self._settings.node, self._journal.note
-        note("started", address=node.address, port=port, status=DISCLAIMER)
+        node = self._settings.node
+        log(Event.STARTED, address=node.address, port=port, status=Said.RESEARCH_USE)
         if resumed or orphans:
-            note("resumed", count=resumed, status=f"{orphans} files without a row removed")
+            log(Event.RESUMED, count=resumed, removed=orphans)
         if not spool.encrypted:
-            note("warning", error="no key: objects lie unencrypted in the spool, readable by this user only")
+            log(Event.WARNING, error=Said.UNENCRYPTED_SPOOL)
         if not node.loopback and node.tls is None:
-            note("warning", error="other machines can connect and nothing is encrypted; set [node.tls]")
+            log(Event.WARNING, error=Said.UNENCRYPTED_NODE)
 
     def _look_after(self, spool: Spool, overview: Overview) -> None:
         """Writes the heartbeat and removes old files until the service stops."""
@@ -179,13 +178,13 @@ class Service:
                     tidy = now + TIDY_SECONDS
                     self._tidy(spool, overview)
             except (AnomalyError, OSError) as error:
-                self._journal.note("warning", error=words_of(error))
+                log(Event.WARNING, error=error)
             time.sleep(LOOK_SECONDS)
 
     def _tidy(self, spool: Spool, overview: Overview) -> None:
         removed = overview.remove_done(int(self._settings.spool.keep_hours * 3600e6), spool.remove)
         if removed:
-            self._journal.note("files removed", count=removed)
+            log(Event.FILES_REMOVED, count=removed)
 
     def _beat(self, spool: Spool, overview: Overview) -> None:
         beat = {
@@ -196,6 +195,15 @@ class Service:
         }
         with whole_file(spool.folder / HEARTBEAT_FILE) as opened:
             opened.write(json.dumps(beat).encode())
+
+
+def _names(settings: PacsSettings) -> Iterator[str]:
+    """What the log may call peers and destinations."""
+    yield from (peer.ae_title for peer in settings.peers)
+    for destination in settings.destinations:
+        yield destination.name
+        if destination.type == "dicom":
+            yield destination.ae_title
 
 
 @contextmanager

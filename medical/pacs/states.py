@@ -9,6 +9,8 @@ Each arrow is one transaction, so that a crash leaves a study in one of these st
 
 from enum import StrEnum
 
+from medical.outcome import DISCLAIMER
+
 
 class State(StrEnum):
     """State of one revision of a study.
@@ -32,6 +34,32 @@ FINISHED = (State.DELIVERED, State.NOT_ANALYSED, State.SUPERSEDED)
 
 OPEN = (State.RECEIVING, State.COMPLETE, State.ANALYSING)
 """Results of these revisions do not exist yet; a late object supersedes the latter two."""
+
+
+class Receipt(StrEnum):
+    """What became of an object that came."""
+
+    NEW = "new"
+    SAME = "same"
+    """It is there already, with the same content."""
+    OTHER = "other"
+    """An object with its UID is there already, with other content; that one stays."""
+    OWN = "own"
+    """It is a result of this service that comes back; ignored."""
+
+
+class Said(StrEnum):
+    """What the log says where no error does: what this is, who was turned away and why, and what a site should mend."""
+
+    RESEARCH_USE = DISCLAIMER
+    HOST = "the host is not allowed"
+    TITLE = "the calling AE title is not allowed from this host"
+    ASSOCIATION = "the association was rejected: called AE title, or too many"
+    SIZE = "the object is larger than max_object_megabytes"
+    HANDSHAKE = "TLS handshake failed"
+    CONNECTION = "the connection failed"
+    UNENCRYPTED_SPOOL = "no key: objects lie unencrypted in the spool, readable by this user only"
+    UNENCRYPTED_NODE = "other machines can connect and nothing is encrypted; set [node.tls]"
 
 
 class Cause(StrEnum):

@@ -136,7 +136,7 @@ def _file(
 
 def _without_picture(entry: FileEntry) -> bool:
     refused = entry.found
-    known = not isinstance(refused, Instance) and refused.refusal.reason is Reason.SOP_CLASS
+    known = not isinstance(refused, Instance) and refused.refusal.reason in (Reason.NO_IMAGE, Reason.RESULT)
     plain = entry.about.get("transfer_syntax") in ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", None)
     return known and plain and str(entry.about.get("sop_class")).startswith(_NO_PICTURE)
 

@@ -1,8 +1,9 @@
-"""Logs that cannot leak: an event of a closed list with fields of a closed list, each checked for its form.
+"""The one log: an event of a closed list with fields of a closed list, each checked for its form; a JSON object a line.
 
-A record of anything else, be it a library's or our own, is reduced to where it comes from; an exception to its class,
-its place in the code and, for errors of this package (written by the rule of `medical.refusals`), its words. The text
-of a log record, of a warning and of a foreign exception is never written: pydicom's repeat the values of attributes.
+A record of anything else, be it a library's or our own, is reduced to where it comes from; an exception to its class
+and its place in the code or, for errors of this package (written by the rule of `medical.refusals`), its words. The
+text of a log record, of a warning and of a foreign exception is never written: pydicom's repeat values of attributes,
+pynetdicom's whole data sets. A line that cannot be written, because the disk is full, stops nothing.
 """
 
 import json
@@ -14,14 +15,14 @@ import threading
 import traceback
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, TextIO, TypedDict, Unpack
+from typing import Any, TextIO, Unpack
 
-from medical.outcome import Priority
-from medical.refusals import Reason, RefusedError
+from medical.privacy.log_fields import LEVELS, Event, Fields, forms, is_term
+from medical.refusals import RefusedError
 
 LIBRARIES = (
     "pydicom",
@@ -37,84 +38,43 @@ LIBRARIES = (
 )
 """Their loggers lose their own handlers, which would write the text of a record, and everything below WARNING."""
 WITHHELD = "withheld"
-logging.getLogger("medical.events").addHandler(logging.NullHandler())  # else `logging` prints what nobody set up
+Listener = Callable[[Event, Mapping[str, Any]], None]
+"""Is told each event with the fields of its line."""
+
+_logger = logging.getLogger("medical.events")
+_logger.addHandler(logging.NullHandler())  # else `logging` prints what nobody set up
+_forms = forms(frozenset())
+_listeners: list[Listener] = []
 
 
-class Event(StrEnum):
-    """What can be logged."""
-
-    STARTED = "started"
-    STOPPED = "stopped"
-    READ = "read"
-    REFUSED = "refused"
-    ANALYSED = "analysed"
-    NOT_ANALYSED = "not analysed"
-    WRITTEN = "written"
-    SENT = "sent"
-    VERIFIED = "verified"
-    FITTED = "fitted"
-    DEIDENTIFIED = "de-identified"
-    FAILED = "failed"
-    WARNED = "warned"
-    RECORD = "record"
-
-
-class Fields(TypedDict, total=False):
-    """What a line may say besides its event; studies, series, patients and files by their pseudonym."""
-
-    study: str
-    series: str
-    patient: str
-    file: str
-    reason: str
-    decision: str
-    status: str
-    priority: str
-    score: float
-    p_value: float
-    objects: int
-    count: int
-    seconds: float
-    megabytes: float
-    model: str
-    version: str
-
-
-def _one_of(*words: str) -> Callable[[object], bool]:
-    return lambda value: value in words
-
-
-def _like(pattern: str) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) is not None
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float)
-
-
-_PSEUDONYM = _like("[0-9a-f]{16}")
-_FORMS: dict[str, Callable[[object], bool]] = {
-    **dict.fromkeys(("study", "series", "patient", "file"), _PSEUDONYM),
-    **dict.fromkeys(("score", "p_value", "objects", "count", "seconds", "megabytes"), _number),
-    "reason": _one_of(*Reason),
-    "decision": _one_of("OK", "REVIEW", "NG"),
-    "status": _one_of("ANALYSED", "PARTLY_ANALYSED", "NOT_ANALYSED"),
-    "priority": _one_of(*Priority),
-    "model": _like("[0-9a-f]{12,64}"),
-    "version": _like(r"\d{1,3}(\.\d{1,3}){1,2}"),
-}
-_LEVELS = {Event.FAILED: logging.ERROR, Event.WARNED: logging.WARNING}
+class _Line(dict[str, Any]):
+    """What a line says; only `log` makes it, of fields that it has checked."""
 
 
 def log(event: Event, **fields: Unpack[Fields]) -> None:
-    """Logs an event; within an `except` block, with the exception reduced as the module says.
+    """Logs an event; safe in every thread.
 
-    A field that is not in the list or has not its form is written as "withheld": a log must not stop the work.
+    A field that is not in the list or has not its form is written as "withheld": a log must not stop the work. If a
+    listener fails the log says so, and the work goes on: a service that works and says so is better than none.
     """
-    level = _LEVELS.get(event, logging.INFO)
-    error = sys.exc_info()[1] if event is Event.FAILED else None
-    more = {"fields": fields, "reduced": {} if error is None else reduced(error)}  # never the exception itself
-    logging.getLogger("medical.events").log(level, event.value, extra=more)
+    line = _checked(fields)
+    _logger.log(LEVELS.get(event, logging.INFO), event.value, extra={"line": _Line({"event": event.value, **line})})
+    if event is not Event.AUDIT_FAILED:
+        for listener in tuple(_listeners):
+            try:
+                listener(event, line)
+            except Exception as error:
+                log(Event.AUDIT_FAILED, error=error)
+
+
+@contextmanager
+def told_to(listener: Listener) -> Iterator[None]:
+    """Tells each event to a listener, too, as long as the context lasts: the audit trail."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 class SafeFormatter(logging.Formatter):
@@ -124,32 +84,21 @@ class SafeFormatter(logging.Formatter):
         """Returns the line of a record."""
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {"time": moment, "level": record.levelname if record.levelno % 10 == 0 else "OTHER"}
-        if record.name == "medical.events":
-            line["event"] = Event(record.msg).value
-            line |= {
-                name: _safe(name, value) for name, value in getattr(record, "fields", {}).items() if name in _FORMS
-            }
-            unknown = set(getattr(record, "fields", {})) - set(_FORMS)
-            line |= {"unlisted": len(unknown)} if unknown else {}
-            line |= getattr(record, "reduced", {})
-        else:
-            line |= {"event": Event.RECORD.value, "at": _place(record.pathname, record.lineno)}
+        own = getattr(record, "line", None)
+        line |= own if isinstance(own, _Line) else {"event": Event.RECORD, "at": _place(record.pathname, record.lineno)}
         if isinstance(record.exc_info, tuple) and record.exc_info[1] is not None:
             line |= reduced(record.exc_info[1])
         return json.dumps(line)
 
 
 def reduced(error: BaseException) -> dict[str, Any]:
-    """Returns what may be written of an exception: its class, where it was raised, its code and words if it is ours."""
+    """Returns what may be written of an exception: its words or kind, where it was raised, the code of a refusal."""
     frames = traceback.extract_tb(error.__traceback__)[-3:]
-    found: dict[str, Any] = {
-        "error": type(error).__name__,
-        "raised": " < ".join(_place(frame.filename, frame.lineno) for frame in reversed(frames)),
-    }
+    found: dict[str, Any] = {"error": words_of(error)}
+    if frames:
+        found["raised"] = " < ".join(_place(frame.filename, frame.lineno) for frame in reversed(frames))
     if isinstance(error, RefusedError):
         found["reason"] = error.refusal.reason.value
-    if type(error).__module__.startswith("medical."):
-        found["words"] = str(error)
     return found
 
 
@@ -162,23 +111,27 @@ def words_of(error: BaseException) -> str:
     return type(error).__name__
 
 
-def set_up_logging(file: Path | None = None, stream: TextIO | None = None) -> None:
+def set_up_logging(to: Path | TextIO | None, names: Iterable[str] = ()) -> None:
     """Sends everything that is logged or warned, or ends the process or a thread, through `SafeFormatter`.
 
-    Replaces the handlers of the root logger. Call it first in a command, once.
+    Replaces the handlers of the root logger; libraries that handle patient data lose theirs. It holds for the rest of
+    the process: call it first in a command, once.
 
     Args:
-        file: appended to, made with mode 0600; `stream` unless given.
-        stream: standard error unless given.
+        to: a file, appended to, made with mode 0600; or a stream; None: nowhere, where people read the terminal.
+        names: of peers and destinations that a line may hold.
 
     Raises:
         OSError: the file cannot be written.
     """
-    if file is None:
-        handler: logging.StreamHandler[Any] = _Quiet(stream or sys.stderr)
-    else:
-        file.touch(mode=0o600)
-        handler = _Quiet(file.open("a", encoding="ascii"))
+    global _forms
+    _forms = forms(frozenset(names))
+    handler: logging.Handler = logging.NullHandler()
+    if isinstance(to, Path):
+        to.touch(mode=0o600)
+        handler = _Quiet(to.open("a", encoding="ascii"))
+    elif to is not None:
+        handler = _Quiet(to)
     handler.setFormatter(SafeFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     for name in LIBRARIES:
@@ -187,18 +140,28 @@ def set_up_logging(file: Path | None = None, stream: TextIO | None = None) -> No
         logger.setLevel(logging.WARNING)
     warnings.showwarning = _warned
     sys.excepthook = _ended
-    threading.excepthook = lambda ended: _failed(ended.exc_value)
+    threading.excepthook = lambda ended: _failed(Event.THREAD_FAILED, ended.exc_value)
 
 
 class _Quiet(logging.StreamHandler[Any]):
     """When a line cannot be written, `logging` prints the record's text and arguments; this prints neither."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's own name
-        print("a log line could not be written", file=sys.__stderr__)
+        with suppress(OSError, ValueError):  # the disk of standard error may be the full one
+            print("a log line could not be written", file=sys.__stderr__)
 
 
-def _safe(name: str, value: object) -> object:
-    return value if _FORMS[name](value) else WITHHELD
+def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
+    line: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name == "error" and isinstance(value, BaseException):
+            line |= reduced(value)
+        elif name == "error":
+            line[name] = value if is_term(value) else WITHHELD
+        elif name in _forms:
+            line[name] = value if _forms[name](value) else WITHHELD
+    unlisted = len(fields.keys() - _forms.keys() - {"error"})
+    return line | ({"unlisted": unlisted} if unlisted else {})
 
 
 def _place(path: str, line: int | None) -> str:
@@ -221,11 +184,9 @@ def _warned(
 
 
 def _ended(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        return
-    _failed(error)
+    if not issubclass(kind, KeyboardInterrupt):
+        _failed(Event.FAILED, error)
 
 
-def _failed(error: BaseException | None) -> None:
-    known = None if error is None else (type(error), error, error.__traceback__)
-    logging.getLogger("medical.events").error(Event.FAILED.value, exc_info=known)
+def _failed(event: Event, error: BaseException | None) -> None:
+    log(event, error=RuntimeError() if error is None else error)

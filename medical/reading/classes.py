@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from medical.reading.not_read import HAVE_PIXELS, IMAGES, NO_IMAGES, RESULTS
+
 Use = Literal["image", "slice", "frames", "multiframe volume"]
 """What objects of a class can be analysed as: one image; a slice, alone or in the volume of its series; images one by
 one; a volume in one object, or its frames one by one."""
+Kind = Literal["image", "result", "no image"]
 
 
 @dataclass(frozen=True)
@@ -15,10 +18,12 @@ class SopClass:
     Attributes:
         name: for people.
         use: what its objects can be analysed as; None where they are refused.
+        kind: an image, which is read or not; what was computed from images; or no image.
     """
 
     name: str
     use: Use | None = None
+    kind: Kind = "image"
 
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1"
@@ -41,34 +46,14 @@ SOP_CLASSES = {
     f"{_STORAGE}.7.3": SopClass("Multi-frame Grayscale Word Secondary Capture", "frames"),
     f"{_STORAGE}.7.4": SopClass("Multi-frame True Color Secondary Capture", "frames"),
     f"{_STORAGE}.20": SopClass("Nuclear Medicine", "frames"),
-    # refused: known by name, so that people read what they are
     "1.2.840.10008.1.3.10": SopClass("Media Storage Directory"),
-    f"{_STORAGE}.7.1": SopClass("Multi-frame Single Bit Secondary Capture"),
-    f"{_STORAGE}.11.1": SopClass("Grayscale Presentation State"),
-    f"{_STORAGE}.12.1": SopClass("X-Ray Angiography"),
-    f"{_STORAGE}.12.2": SopClass("X-Ray Radiofluoroscopy"),
-    f"{_STORAGE}.13.1.3": SopClass("Breast Tomosynthesis"),
-    f"{_STORAGE}.30": SopClass("Parametric Map"),
-    f"{_STORAGE}.66": SopClass("Raw Data"),
-    f"{_STORAGE}.66.1": SopClass("Spatial Registration"),
-    f"{_STORAGE}.66.4": SopClass("Segmentation"),
-    f"{_STORAGE}.66.7": SopClass("Label Map Segmentation"),
-    f"{_STORAGE}.77.1.6": SopClass("Whole Slide Microscopy"),
-    f"{_STORAGE}.88.11": SopClass("Basic Text SR"),
-    f"{_STORAGE}.88.22": SopClass("Enhanced SR"),
-    f"{_STORAGE}.88.33": SopClass("Comprehensive SR"),
-    f"{_STORAGE}.88.34": SopClass("Comprehensive 3D SR"),
-    f"{_STORAGE}.88.59": SopClass("Key Object Selection"),
-    f"{_STORAGE}.88.67": SopClass("X-Ray Radiation Dose SR"),
-    f"{_STORAGE}.91.1": SopClass("Microscopy Annotations"),
-    f"{_STORAGE}.104.1": SopClass("Encapsulated PDF"),
-    f"{_STORAGE}.128": SopClass("PET"),
-    f"{_STORAGE}.481.1": SopClass("RT Image"),
-    f"{_STORAGE}.481.2": SopClass("RT Dose"),
-    f"{_STORAGE}.481.3": SopClass("RT Structure Set"),
-    f"{_STORAGE}.481.5": SopClass("RT Plan"),
+    **{f"{_STORAGE}.{tail}": SopClass(name) for tail, name in IMAGES.items()},
+    **{f"{_STORAGE}.{tail}": SopClass(name, kind="result") for tail, name in RESULTS.items()},
+    **{f"{_STORAGE}.{tail}": SopClass(name, kind="no image") for tail, name in NO_IMAGES.items()},
 }
 HU_CLASSES = {f"{_STORAGE}.2", f"{_STORAGE}.2.1", f"{_STORAGE}.2.2"}
+SECONDARY_CAPTURE = f"{_STORAGE}.7"
+CLASSES_WITHOUT_PIXELS = {f"{_STORAGE}.{tail}" for tail in NO_IMAGES.keys() - HAVE_PIXELS}
 CT_CLASS = f"{_STORAGE}.2"
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 PROJECTION_CLASSES = {f"{_STORAGE}.{tail}" for tail in ("1", "1.1", "1.1.1", "1.2", "1.2.1")}
@@ -118,6 +103,11 @@ def class_name(uid: str | None) -> str:
     if not uid:
         return ""
     return SOP_CLASSES[uid].name if uid in SOP_CLASSES else "unknown class"
+
+
+def class_kind(uid: str) -> Kind:
+    """Returns the kind of a SOP class; an unknown one may be that of an image."""
+    return SOP_CLASSES[uid].kind if uid in SOP_CLASSES else "image"
 
 
 def syntax_name(uid: str | None) -> str:

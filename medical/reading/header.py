@@ -9,15 +9,15 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from medical.reading.attributes import integer, known, numbers, text, uid, valid_uid, values
-from medical.reading.classes import SOP_CLASSES, TRANSFER_SYNTAXES
+from medical.reading.attributes import integer, items, known, numbers, text, uid, valid_uid, values
+from medical.reading.classes import SECONDARY_CAPTURE, SOP_CLASSES, TRANSFER_SYNTAXES
 from medical.reading.describing import acquired_at, age_of, body_part, laterality, scanner, spacing, view
 from medical.reading.encapsulated import count_fragments
 from medical.reading.groups import plane, presentation
 from medical.reading.limits import Limits
 from medical.reading.opening import UNDEFINED, Opened, open_object
 from medical.refusals import Reason, RefusedError
-from medical.vocabulary import MODALITIES
+from medical.vocabulary import MODALITIES, OURS, PROCESSING_EQUIPMENT
 
 PHOTOMETRIC = {
     "MONOCHROME1": 1,
@@ -71,6 +71,8 @@ def _checked(opened: Opened, limits: Limits, about: dict[str, Any]) -> dict[str,
     about |= {"rows": integer(header, "Rows"), "columns": integer(header, "Columns")}
     about["frames"] = _frames(header)
     uids = _checked_uids(header)
+    if about["sop_class"] == SECONDARY_CAPTURE and _is_ours(header):
+        raise RefusedError(Reason.RESULT, "a summary that this suite wrote")
     if opened.pixels is None:
         raise RefusedError(Reason.NO_PIXELS, "the object has no pixels")
     if opened.pixels.keyword != "PixelData":
@@ -83,6 +85,17 @@ def _checked(opened: Opened, limits: Limits, about: dict[str, Any]) -> dict[str,
     planes = [plane(header, frame) for frame in range(1, form["frames"] + 1)] if enhanced else None
     instance |= _place(header, planes)
     return {"instance": instance, "planes": planes, "patient": about["patient"]}
+
+
+def _is_ours(header: Dataset) -> bool:
+    """Whether this suite made the object, and did not only handle it, as it does in a de-identification."""
+    made = [
+        item
+        for item in items(header, "ContributingEquipmentSequence")
+        for purpose in items(item, "PurposeOfReferenceCodeSequence")
+        if text(item, "Manufacturer") == OURS.upper() and text(purpose, "CodeValue") == PROCESSING_EQUIPMENT
+    ]
+    return bool(made) and text(header, "Manufacturer") == OURS.upper()
 
 
 def _frames(header: Dataset) -> int | None:

@@ -13,6 +13,7 @@ from typing import Any
 from anomaly.progress import Progress, silent
 from medical.objects import Instance, RefusedFile, Series, Spacing, Study
 from medical.pseudonyms import Pseudonyms
+from medical.reading.classes import class_name
 from medical.reading.finding import Candidate, find
 from medical.reading.process import Worker
 from medical.reading.reader import PixelReader
@@ -113,7 +114,8 @@ class _Taking:
         self, candidate: Candidate, refusal: Refusal, about: dict[str, Any] | None = None, study: str | None = None
     ) -> None:
         known = {name: (about or {}).get(name) for name in _ABOUT}
-        self.files.append(FileEntry(printable(candidate.name), known, RefusedFile(candidate.path, refusal, study)))
+        found = RefusedFile(candidate.path, refusal, study, class_name(known["sop_class"]))
+        self.files.append(FileEntry(printable(candidate.name), known, found))
 
     def _names(self, patient: Sequence[str], study: str) -> None:
         """Keeps who the patient is; the study itself where the identifier stands for nobody: they are not one."""

@@ -20,10 +20,12 @@ from pydicom.filereader import read_dataset
 from medical.reading.attributes import known, text, uid, valid_uid
 from medical.reading.classes import (
     BIG_ENDIAN,
+    CLASSES_WITHOUT_PIXELS,
     DEFLATED,
     IMPLICIT,
     SOP_CLASSES,
     TRANSFER_SYNTAXES,
+    class_kind,
     class_name,
     syntax_name,
 )
@@ -141,10 +143,17 @@ def _opened(file: BinaryIO, limits: Limits, about: dict[str, Any]) -> Opened:
     found = uid(header, "SOPClassUID")
     about["sop_class"] = found or sop_class
     _identify(header, about)
-    check_class(found or sop_class)
-    if not found or sop_class not in ("", found):
+    if not found or sop_class not in ("", found):  # nobody knows whether it is an image
+        if class_kind(found or sop_class) == "image":
+            check_class(found or sop_class)
         raise RefusedError(Reason.HEADER, "the data set names no SOP class, or another than the file meta information")
-    return Opened(buffer, header, syntax, _pixel_element(buffer, syntax == IMPLICIT, syntax != BIG_ENDIAN))
+    pixels = _pixel_element(buffer, syntax == IMPLICIT, syntax != BIG_ENDIAN)
+    if pixels is not None and found in CLASSES_WITHOUT_PIXELS:
+        raise RefusedError(
+            Reason.HEADER, f"an object with pixels that says it is a {class_name(found)}, which has none"
+        )
+    check_class(found)
+    return Opened(buffer, header, syntax, pixels)
 
 
 def _header(file: BinaryIO, syntax: str, limits: Limits, about: dict[str, Any]) -> tuple[BinaryIO, Dataset]:
@@ -181,6 +190,10 @@ def check_class(sop_class: str) -> None:
     """Raises RefusedError where objects of this SOP class are not read."""
     if not sop_class:
         raise RefusedError(Reason.HEADER, "SOP Class UID is missing")
+    if class_kind(sop_class) == "no image":
+        raise RefusedError(Reason.NO_IMAGE, f"{class_name(sop_class)} objects are no images")
+    if class_kind(sop_class) == "result":
+        raise RefusedError(Reason.RESULT, f"{class_name(sop_class)} objects are computed from images")
     if sop_class not in SOP_CLASSES or SOP_CLASSES[sop_class].use is None:
         raise RefusedError(Reason.SOP_CLASS, f"{class_name(sop_class)} objects are not analysed")
 

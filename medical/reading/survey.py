@@ -15,9 +15,11 @@ from medical.reading.classes import SOP_CLASSES, class_name, syntax_name
 from medical.reading.inventory import FileEntry, Inventory
 from medical.reading.reader import PixelReader
 from medical.reading.series import diagnose
-from medical.refusals import Refusal, RefusedError
+from medical.refusals import Reason, Refusal, RefusedError
 
 READABLE, VOLUME, IMAGES = "OK", "VOLUME", "IMAGES"
+NOTHING = (str(Reason.NO_IMAGE), str(Reason.RESULT))
+"""Codes of objects that are nothing to analyse."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class ObjectRow:
         frames: number of frames; None where unknown.
         transfer_syntax: short name.
         decoder: package and version that decoded it.
-        code: "OK", or why it cannot be analysed.
+        code: "OK", or why it is not analysed.
         detail: words to the code.
     """
 
@@ -81,19 +83,27 @@ class Survey:
     series: tuple[SeriesRow, ...]
 
     @property
+    def others(self) -> int:
+        """Number of files that are nothing to analyse: no images, or results that were computed from images."""
+        return sum(row.code in NOTHING for row in self.objects)
+
+    @property
     def refused(self) -> int:
-        """Number of files that cannot be analysed."""
-        return sum(row.code != READABLE for row in self.objects)
+        """Number of files that are images, or may be, and cannot be analysed."""
+        return sum(row.code not in (READABLE, *NOTHING) for row in self.objects)
 
     def summary(self) -> str:
         """Returns one paragraph for people."""
-        codes = Counter(row.code for row in self.objects if row.code != READABLE)
+        codes = Counter(row.code for row in self.objects if row.code not in (READABLE, *NOTHING))
         why = ", ".join(f"{count} {code}" for code, count in codes.most_common())
         kinds = Counter(row.code for row in self.series)
         geometry = ", ".join(f"{count} {code}" for code, count in kinds.most_common())
+        readable = len(self.objects) - self.refused - self.others
+        others = f", {self.others} are no images" if self.others else ""
         return (
-            f"{len(self.objects)} objects: {len(self.objects) - self.refused} can be analysed, {self.refused} cannot"
-            f"{f' ({why})' if why else ''}. {len(self.series)} series{f': {geometry}' if geometry else ''}."
+            f"{len(self.objects)} objects: {readable} can be analysed, "
+            f"{self.refused} cannot{f' ({why})' if why else ''}{others}. "
+            f"{len(self.series)} series{f': {geometry}' if geometry else ''}."
         )
 
 

@@ -7,6 +7,7 @@ is private too: DICOM has no code for the share of normal patients that score at
 from typing import Any, NamedTuple
 
 from anomaly.calibration import Decision
+from medical import vocabulary
 from medical.refusals import Reason
 
 PRIVATE = "99ANOMALY"
@@ -33,7 +34,7 @@ class Code(NamedTuple):
         return CodedConcept(*self)
 
 
-PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")  # CID 7005
+PROCESSING_EQUIPMENT = Code(vocabulary.PROCESSING_EQUIPMENT, "DCM", "Processing Equipment")  # CID 7005
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")  # CID 7162
 OF_INTEREST = Code("113000", "DCM", "Of Interest")  # CID 7010
 MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")  # CID 7021
@@ -80,6 +81,8 @@ REASONS = {
     Reason.SOP_CLASS: "kind of object that is not analysed",
     Reason.HEADER: "header without what the analysis needs",
     Reason.DUPLICATE_OBJECT: "the same object twice",
+    Reason.NO_IMAGE: "no image",
+    Reason.RESULT: "a result that was computed from images",
     Reason.NO_PIXELS: "no pixels",
     Reason.PHOTOMETRIC: "colour model that is not supported",
     Reason.PIXELS: "pixels that cannot be right",

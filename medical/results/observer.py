@@ -3,7 +3,8 @@
 from typing import Any
 
 from medical.results.codes import DEVICE
-from medical.results.stamp import MANUFACTURER, Stamp
+from medical.results.stamp import Stamp
+from medical.vocabulary import OURS
 
 
 def observer(stamp: Stamp) -> Any:
@@ -14,8 +15,8 @@ def observer(stamp: Stamp) -> Any:
         observer_type=DEVICE.concept(),
         observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
             uid=stamp.device,
-            name=MANUFACTURER,
-            manufacturer_name=MANUFACTURER,
+            name=OURS,
+            manufacturer_name=OURS,
             model_name=stamp.algorithm.name,
             serial_number=stamp.algorithm.model,
         ),

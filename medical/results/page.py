@@ -187,11 +187,11 @@ def _missing(draw: ImageDraw.ImageDraw, top: int, outcome: Outcome) -> None:
         counts[file.refusal.reason] = counts.get(file.refusal.reason, 0) + 1
     if not counts:
         if outcome.refusal is None:
-            all_of_it = "The one object" if outcome.objects == 1 else f"All {outcome.objects} objects"
+            all_of_it = "The one image" if outcome.images == 1 else f"All {outcome.images} images"
             draw.text((COLUMN, top), f"{all_of_it} of the study: analysed.", FAINT, _font(16))
         return
     total = sum(counts.values())
-    top = _paragraph(draw, top, f"Not analysed: {total} of {outcome.objects} objects", 19, ALERT) + 6
+    top = _paragraph(draw, top, f"Not analysed: {total} of {outcome.images} images", 19, ALERT) + 6
     ranked = sorted(counts.items(), key=lambda item: -item[1])
     for reason, count in ranked[:REASONS_SHOWN]:
         top = _paragraph(draw, top, f"{count} x {reason}: {_reason_words(reason)}", 16, INK, lines=2) + 3

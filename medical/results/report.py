@@ -19,7 +19,8 @@ from medical.results.layers import Layer
 from medical.results.observer import observer
 from medical.results.settings import Kind
 from medical.results.sources import Sources, without_patient
-from medical.results.stamp import MANUFACTURER, Stamp, finish
+from medical.results.stamp import Stamp, finish
+from medical.vocabulary import OURS
 
 DETAILS = 10
 """At most so many different details of one reason are told."""
@@ -133,7 +134,7 @@ def _study(outcome: Outcome, sources: Sources, stamp: Stamp) -> Any:
         version=stamp.algorithm.version,
         parameters=stamp.parameters,
         family=codes.ARTIFICIAL_INTELLIGENCE.concept(),
-        manufacturer=MANUFACTURER,
+        manufacturer=OURS,
     )
     comments = [DISCLAIMER, "A score that is not flagged does not mean that the study is normal."]
     evaluations = [(codes.STATUS, codes.STATUSES[outcome.status])]
@@ -171,10 +172,10 @@ def _refused(outcome: Outcome, sources: Sources, stamp: Stamp) -> list[Any]:
 
     details: dict[Reason, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     headers: dict[Reason, list[Any]] = defaultdict(list)
-    for file in outcome.refused:
+    for file in outcome.unread:
         details[file.refusal.reason][file.refusal.detail] += 1
     for header, index in sources.refused:
-        headers[outcome.refused[index].refusal.reason].append(header)
+        headers[outcome.unread[index].refusal.reason].append(header)
     groups = []
     for reason, counts in details.items():
         group = MeasurementsAndQualitativeEvaluations(

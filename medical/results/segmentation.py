@@ -15,7 +15,8 @@ from jaxtyping import Float32
 from medical.results.codes import ARTIFICIAL_INTELLIGENCE, SPATIAL_CONCEPT, UNLIKE_NORMAL
 from medical.results.layers import Layer
 from medical.results.settings import Kind
-from medical.results.stamp import MANUFACTURER, Stamp, finish
+from medical.results.stamp import Stamp, finish
+from medical.vocabulary import OURS
 
 COLOUR = 253, 231, 37
 """RGB of the segment: yellow, told apart from grey with every colour vision."""
@@ -113,7 +114,7 @@ def _description(layer: Layer, stamp: Stamp) -> Any:
             name=stamp.algorithm.name,
             family=ARTIFICIAL_INTELLIGENCE.concept(),
             version=stamp.algorithm.version,
-            source=MANUFACTURER,
+            source=OURS,
             parameters={**stamp.algorithm.settings, "model": stamp.algorithm.model},
         ),
         tracking_uid=stamp.uid("region", layer.key),

@@ -37,7 +37,7 @@ class Sources:
 
     Attributes:
         analysed: SOP Instance UID -> header of the analysed objects, in their order.
-        refused: (header, index in `outcome.refused`) of the refused objects with a readable header.
+        refused: (header, index in `outcome.unread`) of the objects not analysed with a readable header.
     """
 
     analysed: dict[str, Any]
@@ -72,7 +72,7 @@ def read_sources(outcome: Outcome) -> Sources:
             )
         analysed[uid] = header
     refused = []
-    for index, file in enumerate(outcome.refused):
+    for index, file in enumerate(outcome.unread):
         header = read_header(file.path, cautious=True) if file.study == outcome.study else None
         if header is not None and _of_study(header, outcome.study):
             refused.append((header, index))

@@ -13,9 +13,9 @@ from medical.outcome import DISCLAIMER, Algorithm, Outcome
 from medical.results.codes import PRIVATE, PROCESSING_EQUIPMENT, SCHEME_NAME
 from medical.results.settings import Kind, ResultError
 from medical.results.sources import Sources, give_patient
+from medical.vocabulary import OURS
 
 NAMESPACE = uuid.UUID("7f1c6e0b-8f0e-5d0c-9a36-4a1de5e2a5c7")
-MANUFACTURER = "anomaly-suite"
 SERIES = {
     Kind.SR: (9901, "measurements"),
     Kind.SEG: (9902, "regions"),
@@ -58,7 +58,7 @@ class Stamp:
         parts = [algorithm.model, algorithm.name, algorithm.version, mode]
         parts += [f"{name}={value}" for name, value in sorted(algorithm.settings.items())]
         parts += sorted(str(header.SOPInstanceUID) for header in sources.headers)
-        parts += sorted(str(file.refusal) for file in outcome.refused)
+        parts += sorted(str(file.refusal) for file in outcome.unread)
         return cls(algorithm, hashlib.sha256("\n".join(parts).encode()).hexdigest())
 
     def uid(self, *parts: str) -> str:
@@ -83,7 +83,7 @@ class Stamp:
 
         number, words = SERIES[kind]
         equipment = ContributingEquipment(
-            MANUFACTURER,
+            OURS,
             PROCESSING_EQUIPMENT.concept(),
             manufacturer_model_name=self.algorithm.name,
             software_versions=self.algorithm.version,
@@ -95,14 +95,14 @@ class Stamp:
             "series_number": number + 10 * place,
             "sop_instance_uid": self.uid(kind, "object", key),
             "instance_number": 1,
-            "manufacturer": MANUFACTURER,
+            "manufacturer": OURS,
             "manufacturer_model_name": self.algorithm.name,
             "software_versions": self.algorithm.version,
             "device_serial_number": self.algorithm.model,
             "series_description": f"{WARNING} - research {words}",
             "contributing_equipment": [equipment],
             "coding_schemes": [
-                CodingSchemeIdentificationItem(PRIVATE, name=SCHEME_NAME, responsible_organization=MANUFACTURER)
+                CodingSchemeIdentificationItem(PRIVATE, name=SCHEME_NAME, responsible_organization=OURS)
             ],
         }
 

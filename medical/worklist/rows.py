@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from anomaly.calibration import Calibration
+from medical.objects import in_words, kinds_of
 from medical.outcome import DISCLAIMER, Outcome
 from medical.worklist.order import effective_order
 from medical.worklist.words import decision_in_words, reasons, state
@@ -36,7 +37,8 @@ class Row:
         score: raw score; None where there is none or it is not finite.
         p_value: share of normals that score at least as high; None where there is none.
         objects: number of DICOM objects.
-        not_analysed: how many of them were not analysed; all of them where the study was not.
+        not_analysed: how many images among them were not analysed; all of them where the study was not.
+        no_images: how many of them are nothing to analyse, by kind: reports, presentation states, segmentations, ...
         reasons: coded reasons, that of the whole study first.
     """
 
@@ -57,6 +59,7 @@ class Row:
     p_value: float | None
     objects: int
     not_analysed: int
+    no_images: dict[str, int]
     reasons: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -99,7 +102,8 @@ def _row(rank: int, outcome: Outcome, calibration: Calibration, identifiers: Map
         score=_finite(outcome.score),
         p_value=_finite(outcome.p_value),
         objects=outcome.objects,
-        not_analysed=outcome.objects if outcome.refusal is not None else len(outcome.refused),
+        not_analysed=outcome.images if outcome.refusal is not None else len(outcome.refused),
+        no_images=kinds_of(outcome.others),
         reasons=tuple(reasons(outcome)),
     )
 
@@ -116,5 +120,7 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, dict):
+        value = in_words(value)
     text = "; ".join(value) if isinstance(value, list) else str(value)
     return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text

@@ -64,12 +64,12 @@ def decision_in_words(outcome: Outcome, calibration: Calibration) -> str:
 
 
 def refused_objects(outcome: Outcome) -> list[str]:
-    """Returns what of a study was not analysed: "SOP_CLASS (3 objects): a report holds no pixels", most first."""
+    """Returns which images of a study were not analysed: "VIEW (3 objects): LL; the model reads PA", most first."""
     return counted(outcome.refused)
 
 
 def counted(refused: Sequence[RefusedFile]) -> list[str]:
-    """Returns the reasons of refused objects, most first: "SOP_CLASS (3 objects): a report holds no pixels"."""
+    """Returns the reasons of refused objects, most first: "VIEW (3 objects): LL; the model reads PA"."""
     counts = Counter(file.refusal for file in refused)
     return [
         f"{refusal.reason} ({_counted(count, 'object', 'objects')}): {refusal.detail}"

@@ -1,5 +1,12 @@
 """One decoding process, one model of chests, one of heads, for all tests that need them."""
 
+import io
+import json
+import logging
+import sys
+import threading
+import warnings
+
 import pytest
 
 from anomaly.fitting import Plan
@@ -11,6 +18,20 @@ from medical.pseudonyms import Pseudonyms
 from tests.medical.studies import write_chests, write_heads
 
 KEY = b"k" * 32
+
+
+@pytest.fixture
+def logged():
+    """What the log says between set-up and now, line by line; everything global is put back."""
+    from medical.privacy.logs import set_up_logging
+
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, warnings.showwarning, sys.excepthook, threading.excepthook
+    stream = io.StringIO()
+    set_up_logging(stream, ["PEER", "SENDER", "pacs"])
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    root.handlers, warnings.showwarning, sys.excepthook, threading.excepthook = before[0], *before[2:]
+    root.setLevel(before[1])
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+from pydicom.dataset import FileDataset
+from pydicom.uid import generate_uid
 
-from tests.medical.phantoms import body, ct_series, projection
+from tests.medical.phantoms import ROOT, body, ct_series, projection
 
 CHEST, HEAD = (64, 48), (6, 32, 40)
 
@@ -30,6 +32,24 @@ def write_chests(folder: Path, seeds: range, *, abnormal: bool = False, patients
             setattr(made, name, value)
         made.save_as(folder / f"{seed}.dcm", enforce_file_format=True)
     return folder
+
+
+def other(tail: str, seed: int) -> FileDataset:
+    """An object of another SOP class, in a series of its own of the study of a chest; without pixels."""
+    made = projection(CHEST, seed=f"chest {seed}")
+    made.PatientID = f"PLANTED-{seed}"
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = f"1.2.840.10008.5.1.4.1.1.{tail}"
+    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = generate_uid(ROOT, [str(seed), tail])
+    made.SeriesInstanceUID = generate_uid(ROOT, [str(seed), tail, "series"])
+    for name in ("Rows", "Columns", "PixelData"):
+        delattr(made, name)
+    return made
+
+
+def add_others(folder: Path, seed: int, *tails: str) -> None:
+    """Puts objects of other SOP classes beside the chests of a folder."""
+    for tail in tails:
+        other(tail, seed).save_as(folder / f"{seed} {tail}.dcm", enforce_file_format=True)
 
 
 def head(seed: int, lesion: bool = False) -> np.ndarray:

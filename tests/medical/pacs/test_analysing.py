@@ -1,7 +1,5 @@
 """The part that analyses, when the disk is full, a file is damaged, or the analyser hands over nonsense."""
 
-import io
-import json
 import threading
 from types import SimpleNamespace
 
@@ -12,7 +10,6 @@ from medical.pacs.analysis import AnalysisResult, AnalysisStopped
 from medical.pacs.database import Database
 from medical.pacs.errors import QueueError, SpoolError
 from medical.pacs.headers import read_header
-from medical.pacs.journal import Journal
 from medical.pacs.overview import Overview
 from medical.pacs.queue import Queue
 from medical.pacs.settings import PacsSettings
@@ -38,7 +35,7 @@ class Here:
 
 
 @pytest.fixture
-def office(tmp_path):
+def office(tmp_path, logged):
     settings = PacsSettings.model_validate(
         {
             "node": {"ae_title": "ANOMALY"},
@@ -52,15 +49,17 @@ def office(tmp_path):
     )
     spool = Spool(settings.spool.folder, None)
     database = Database.open(spool.folder / "queue.sqlite", create=True)
-    queue, log, process = Queue(database, spool.pseudonyms.of), io.StringIO(), Here()
+    queue, process = Queue(database, spool.pseudonyms.of), Here()
     file = spool.new_file()
     phantoms.ct_series((1, 8, 8))[0].save_as(file, enforce_file_format=True)
     queue.received(
         read_header(file), "PEER", "a.dcm", lambda study: spool.place(spool.prepare(file, "a.dcm"), study, "a.dcm")
     )
-    analysing = Analysing(settings, queue, spool, process, Journal(log))
+    analysing = Analysing(settings, queue, spool, process)
     overview = Overview(database)
-    yield SimpleNamespace(spool=spool, queue=queue, analysing=analysing, process=process, overview=overview, log=log)
+    yield SimpleNamespace(
+        spool=spool, queue=queue, analysing=analysing, process=process, overview=overview, lines=logged
+    )
     database.close()
 
 
@@ -80,7 +79,7 @@ def test_a_study_becomes_results(office):
     assert office.analysing.step()
     assert (row(office).state, row(office).outcome, row(office).results) == ("analysed", "ANALYSED", 1)
     assert not office.analysing.step()
-    events = [json.loads(line)["event"] for line in office.log.getvalue().splitlines()]
+    events = [line["event"] for line in office.lines()]
     assert events == ["complete", "analysing", "analysed"]
 
 
@@ -150,4 +149,4 @@ def test_the_thread_outlives_trouble(office, monkeypatch):
 
     monkeypatch.setattr(office.queue, "complete", complete)
     office.analysing.run(threading.Event(), stopping, threading.Event())
-    assert office.log.getvalue().count("the disk is full") == 3
+    assert [line["error"] for line in office.lines()] == ["the disk is full"] * 3

@@ -17,7 +17,6 @@ from medical.pacs.commitment import Reports
 from medical.pacs.database import Database
 from medical.pacs.delivery import Delivery, DicomCarrier, WebCarrier
 from medical.pacs.headers import read_header
-from medical.pacs.journal import Journal
 from medical.pacs.outgoing import Outgoing
 from medical.pacs.overview import Overview
 from medical.pacs.queue import Queue, ResultFile
@@ -60,20 +59,18 @@ def office(tmp_path):
 
 
 @pytest.fixture
-def step(office, tmp_path):
+def step(office):
     """Makes one attempt; returns the state of the study and its error."""
     spool, database, _ = office
-    log = (tmp_path / "log").open("w")
 
     def attempt(carrier):
         retries = Retries(first_seconds=0.001, longest_seconds=0.001)
-        delivery = Delivery("pacs", carrier, Outgoing(database), spool, retries, Journal(log))
+        delivery = Delivery("pacs", carrier, Outgoing(database), spool, retries)
         delivery.step()
         (row,) = Overview(database).rows(finished=True)
         return row.state, row.error
 
-    yield attempt
-    log.close()
+    return attempt
 
 
 class Pacs:

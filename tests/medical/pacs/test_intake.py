@@ -1,6 +1,6 @@
 """The way in: what is taken is durable and private, what is not is told why, whatever brought it."""
 
-import io
+import json
 import os
 import stat
 import threading
@@ -11,16 +11,17 @@ from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from anomaly.errors import SettingError
+from medical.pacs.contexts import storage_contexts
 from medical.pacs.database import Database
 from medical.pacs.errors import ObjectError, SpoolError
 from medical.pacs.folder import DropFolder
 from medical.pacs.headers import digest_of, valid_uid
 from medical.pacs.intake import Intake
-from medical.pacs.journal import Journal
 from medical.pacs.overview import Overview
-from medical.pacs.queue import Queue, Receipt
+from medical.pacs.queue import Queue
 from medical.pacs.settings import FolderSettings, SpoolSettings
 from medical.pacs.spool import Spool
+from medical.pacs.states import Receipt
 from medical.privacy.encryption import MAGIC
 from tests.medical import phantoms
 
@@ -28,15 +29,16 @@ KEY = bytes(range(32))
 
 
 @pytest.fixture(params=[None, KEY], ids=["plain", "encrypted"])
-def room(request, tmp_path):
+def room(request, tmp_path, logged):
     """Spool, queue and intake."""
     spool = Spool(tmp_path / "spool", request.param)
     database = Database.open(spool.folder / "queue.sqlite", create=True)
     queue = Queue(database, spool.pseudonyms.of)
     limits = SpoolSettings(folder=spool.folder, free_gigabytes=0, max_object_megabytes=1)
-    log = io.StringIO()
-    intake = Intake(spool, queue, limits, Journal(log), lambda: None)
-    yield SimpleNamespace(spool=spool, queue=queue, intake=intake, overview=Overview(database), log=log, limits=limits)
+    intake = Intake(spool, queue, limits, lambda: None)
+    yield SimpleNamespace(
+        spool=spool, queue=queue, intake=intake, overview=Overview(database), lines=logged, limits=limits
+    )
     database.close()
 
 
@@ -87,16 +89,30 @@ def test_the_same_object_twice_is_one_and_another_with_its_uid_is_refused(room, 
 
 def test_what_cannot_be_taken_is_told_why(room, slices):
     image = slices[0]
-    assert "SOP Instance" not in room.log.getvalue()
     assert refused(room, incoming(room, image), uid="1.2.3").status == 0xA900
     no_dicom = room.spool.new_file()
     no_dicom.write_bytes(b"photograph" * 50)
     assert refused(room, no_dicom).status == 0xC000
     image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.33"
     assert refused(room, incoming(room, image)).status == 0x0122
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
+    assert refused(room, incoming(room, image)).status == 0x0122
     image.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     assert "transfer syntax" in str(refused(room, incoming(room, image)))
     assert refused(room, incoming(room, phantoms.ct_series((1, 800, 800))[0])).status == 0xA700
+
+
+def test_images_that_no_model_judges_are_taken_so_that_their_study_is_analysed_in_part_only(room, slices):
+    for made, tail in zip(slices, ("128", "12.1"), strict=True):
+        made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = f"1.2.840.10008.5.1.4.1.1.{tail}"
+        assert room.intake.take(incoming(room, made), "PEER") is Receipt.NEW
+    (row,) = room.overview.rows()
+    assert row.objects == 2
+
+
+def test_what_is_asked_for_and_offered_fits_into_one_association():
+    """PS3.8 9.3.2: the identifier of a presentation context is an odd number below 256."""
+    assert len(storage_contexts()) + 2 <= 128
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
@@ -110,7 +126,7 @@ def test_hostile_uids_never_become_names(room, slices):
 
 def test_without_room_it_may_come_later(room, slices):
     room.limits = SpoolSettings(folder=room.spool.folder, free_gigabytes=10**9)
-    intake = Intake(room.spool, room.queue, room.limits, Journal(room.log), lambda: None)
+    intake = Intake(room.spool, room.queue, room.limits, lambda: None)
     with pytest.raises(ObjectError) as caught:
         intake.take(incoming(room, slices[0]), "PEER")
     assert (caught.value.status, caught.value.later) == (0xA700, True)
@@ -121,7 +137,7 @@ def test_a_long_queue_takes_no_further_study_but_the_rest_of_those_that_have_beg
     limits = SpoolSettings(folder=room.spool.folder, free_gigabytes=0, max_waiting_studies=1)
 
     def fresh():
-        return Intake(room.spool, room.queue, limits, Journal(room.log), lambda: None)
+        return Intake(room.spool, room.queue, limits, lambda: None)
 
     for seed in ("first", "second"):
         assert fresh().take(incoming(room, phantoms.ct_series((1, 8, 8), seed=seed)[0]), "PEER") is Receipt.NEW
@@ -162,7 +178,7 @@ def test_a_spool_with_a_key_is_not_opened_without(tmp_path, slices):
 @pytest.fixture
 def drop(room, tmp_path):
     settings = FolderSettings(path=tmp_path / "drop", settle_seconds=0.0)
-    return DropFolder(settings, room.intake, room.spool, Journal(room.log)), tmp_path / "drop"
+    return DropFolder(settings, room.intake, room.spool), tmp_path / "drop"
 
 
 def test_the_drop_folder_is_emptied_into_the_spool(room, drop, slices):
@@ -180,7 +196,7 @@ def test_the_drop_folder_is_emptied_into_the_spool(room, drop, slices):
         "two.dcm.part",
     ]
     assert "no DICOM file" in (folder / "refused" / "PLANTED^PHANTOM.txt.reason.txt").read_text()
-    assert "PLANTED" not in room.log.getvalue()
+    assert "PLANTED" not in json.dumps(room.lines())
     (folder / "two.dcm.part").rename(folder / "two.dcm")
     watched.look()
     (row,) = room.overview.rows()
@@ -189,7 +205,7 @@ def test_the_drop_folder_is_emptied_into_the_spool(room, drop, slices):
 
 def test_a_file_that_still_grows_is_left_alone(room, slices, tmp_path):
     settings = FolderSettings(path=tmp_path / "drop", settle_seconds=0.15)
-    watched = DropFolder(settings, room.intake, room.spool, Journal(room.log))
+    watched = DropFolder(settings, room.intake, room.spool)
     slices[0].save_as(tmp_path / "whole", enforce_file_format=True)
     content, file = (tmp_path / "whole").read_bytes(), tmp_path / "drop" / "one.dcm"
     file.write_bytes(content[:400])
@@ -207,7 +223,6 @@ def test_a_full_disk_leaves_files_where_they_are(room, drop, slices):
         room.spool,
         room.queue,
         SpoolSettings(folder=room.spool.folder, free_gigabytes=10**9),
-        Journal(room.log),
         lambda: None,
     )
     slices[0].save_as(folder / "one.dcm", enforce_file_format=True)

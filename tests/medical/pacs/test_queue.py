@@ -15,8 +15,8 @@ from medical.pacs.errors import AnalysisError, QueueError
 from medical.pacs.headers import Header
 from medical.pacs.outgoing import Outgoing
 from medical.pacs.overview import Overview
-from medical.pacs.queue import Queue, Receipt, ResultFile
-from medical.pacs.states import Cause, State
+from medical.pacs.queue import Queue, ResultFile
+from medical.pacs.states import Cause, Receipt, State
 
 SECOND = 1_000_000
 TIMEOUT = 10 * SECOND

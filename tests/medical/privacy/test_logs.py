@@ -9,15 +9,18 @@ import threading
 import warnings
 
 import pydicom
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from anomaly.errors import ImageFileError
+from anomaly.calibration import Decision
+from anomaly.errors import ImageFileError, SettingError
+from medical.pacs.errors import PeerError
+from medical.pacs.states import Cause, Receipt, Said, State
 from medical.privacy.encryption import VaultError
-from medical.privacy.logs import Event, SafeFormatter, log, set_up_logging
+from medical.privacy.log_fields import Event, Fields
+from medical.privacy.logs import SafeFormatter, log, set_up_logging, told_to
 from medical.refusals import Reason, RefusedError
 
 PLANTED = {
@@ -34,18 +37,6 @@ PLANTED = {
 }
 
 
-@pytest.fixture
-def logged():
-    """What is written between set-up and now; everything global is put back."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level, warnings.showwarning, sys.excepthook, threading.excepthook
-    stream = io.StringIO()
-    set_up_logging(stream=stream)
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    root.handlers, warnings.showwarning, sys.excepthook, threading.excepthook = before[0], *before[2:]
-    root.setLevel(before[1])
-
-
 def assert_clean(lines):
     text = json.dumps(lines).lower()
     assert lines
@@ -54,22 +45,100 @@ def assert_clean(lines):
         assert value.split("^")[0].lower() not in text, what
 
 
+STUDY = "0123456789abcdef"
+
+
 def test_events_say_what_they_may(logged):
-    log(Event.ANALYSED, study="0123456789abcdef", decision="NG", score=-1.5, p_value=0.01, objects=3, version="0.1.0")
+    log(Event.ANALYSED, study=STUDY, outcome="ANALYSED", decision=Decision.NG, score=-1.5, p_value=0.01)
     line = logged()[0]
     del line["time"]
-    facts = {"study": "0123456789abcdef", "decision": "NG", "score": -1.5, "p_value": 0.01, "objects": 3}
-    assert line == {"level": "INFO", "event": "analysed", **facts, "version": "0.1.0"}
+    facts = {"study": STUDY, "outcome": "ANALYSED", "decision": "NG", "score": -1.5, "p_value": 0.01}
+    assert line == {"level": "INFO", "event": "analysed", **facts}
+    log(Event.OBJECT, study=STUDY, source="PEER, folder", status=Receipt.NEW, state=State.RECEIVING)
+    log(Event.OBJECT_REFUSED, peer="SENDER", status="C111", error=PeerError("another object is there"))
+    log(Event.REFUSED, address="2001:db8::7", port=11112, error=Said.HOST)
+    log(Event.NO_RESULT, cause=Cause.ANALYSER_TIMEOUT, destination="pacs", attempt=3, seconds=0.5, count=2, removed=1)
+    assert "withheld" not in json.dumps(logged())
+    assert [line["level"] for line in logged()] == ["INFO", "INFO", "WARNING", "WARNING", "WARNING"]
+    assert logged()[3]["error"] == "the host is not allowed"
 
 
 def test_identifiers_in_every_field_are_withheld(logged):
     for value in PLANTED.values():
-        fields = dict.fromkeys(("study", "file", "reason", "decision", "priority", "status", "model", "version"), value)
-        log(Event.READ, **fields, objects=value, score=value)
-        log(Event.READ, **{"patient_name": value, value: value})
+        log(Event.WARNING, **dict.fromkeys(Fields.__annotations__, value))
+        log(Event.WARNING, **{"patient_name": value, value: value})
     assert_clean(logged())
-    assert {value for key, value in logged()[0].items() if key not in ("time", "level", "event")} == {"withheld"}
+    line = {name: value for name, value in logged()[0].items() if name not in ("time", "level", "event")}
+    assert line == dict.fromkeys(Fields.__annotations__, "withheld")
     assert logged()[1]["unlisted"] == 2
+
+
+def test_texts_that_only_look_right_are_withheld(logged):
+    """The names of peers are a closed list, too: an AE title could be anything of 16 characters."""
+    log(
+        Event.WARNING, peer="STRANGER", source="PEER, STRANGER", address="fe80::1%Zebrowska", status="C11", outcome="OK"
+    )
+    log(Event.WARNING, study=STUDY.upper(), model="a" * 65, error="the host is not allowed", reason="GANTRY_TILT")
+    assert [line[name] for line in logged() for name in line if name in Fields.__annotations__] == ["withheld"] * 9
+
+
+def test_a_listener_is_told_what_the_line_says(logged):
+    heard = []
+    with told_to(lambda event, fields: heard.append((event, dict(fields)))):
+        log(Event.COMPLETE, study=STUDY, source="PLANTED^NAME")
+    log(Event.STOPPED)
+    assert heard == [(Event.COMPLETE, {"study": STUDY, "source": "withheld"})]
+
+
+def test_a_listener_that_fails_stops_nothing(logged):
+    def fails(event, fields):
+        raise OSError(28, PLANTED["name"])
+
+    with told_to(fails):
+        log(Event.COMPLETE, study=STUDY)
+    assert [line["event"] for line in logged()] == ["complete", "audit failed"]
+    assert logged()[1]["error"] == "No space left on device"
+
+
+def test_a_listener_does_not_depend_on_whether_anything_is_logged(logged):
+    heard = []
+    set_up_logging(None)
+    logging.getLogger().setLevel(logging.CRITICAL)
+    with told_to(lambda event, fields: heard.append(event)):
+        log(Event.COMPLETE, study=STUDY)
+    assert heard == [Event.COMPLETE]
+    assert logged() == []
+
+
+class FullDisk(io.StringIO):
+    def write(self, text):
+        raise OSError(28, PLANTED["name"])
+
+
+def test_a_full_disk_stops_nothing(logged, monkeypatch):
+    """As when standard error is a file on a disk that is full: neither the line nor the note of it can be written."""
+    heard = []
+    set_up_logging(FullDisk())
+    monkeypatch.setattr(sys, "__stderr__", FullDisk())
+    with told_to(lambda event, fields: heard.append(event)):
+        log(Event.WARNING, study=STUDY)
+        logging.getLogger("pynetdicom").error("of a library")
+        log(Event.STOPPED)
+    assert heard == [Event.WARNING, Event.STOPPED]
+
+
+def test_lines_of_many_threads_are_whole(logged):
+    def many():
+        for _ in range(200):
+            log(Event.OBJECT, study=STUDY, count=1)
+
+    threads = [threading.Thread(target=many) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(logged()) == 1600
+    assert {line["study"] for line in logged()} == {STUDY}
 
 
 @settings(max_examples=60, deadline=None)
@@ -77,12 +146,12 @@ def test_identifiers_in_every_field_are_withheld(logged):
 def test_no_text_of_a_foreign_record_is_written(name, text):
     def line(name, text):
         record = logging.LogRecord(name, logging.WARNING, text, 1, text + "%s", (text,), None, text, text)
-        record.__dict__.update({"fields": {text: text}, "stack_info": text})
+        record.__dict__.update({"line": {text: text}, "stack_info": text})
         found = json.loads(SafeFormatter().format(record))
         del found["time"]
         return found
 
-    assert line("x" + name, text) == {"level": "WARNING", "event": "record", "at": "withheld"}
+    assert line(name, text) == line("medical.events", text) == {"level": "WARNING", "event": "record", "at": "withheld"}
 
 
 def test_loggers_of_libraries_and_of_our_own_code(logged):
@@ -97,7 +166,7 @@ def test_debug_of_libraries_is_off_and_their_own_handlers_are_gone(logged):
     from pynetdicom import debug_logger
 
     debug_logger()
-    set_up_logging(stream=io.StringIO())
+    set_up_logging(io.StringIO())
     logger = logging.getLogger("pynetdicom")
     assert logger.handlers == []
     assert not logger.isEnabledFor(logging.INFO)
@@ -110,6 +179,7 @@ def test_exceptions_are_reduced(logged, tmp_path):
         KeyError(PLANTED["uid"]),
         FileNotFoundError(2, PLANTED["text"], PLANTED["file"]),
         ImageFileError(PLANTED["file"], PLANTED["name"]),
+        SettingError(PLANTED["family"]),
         RuntimeError(PLANTED["id"]),
     ):
         try:
@@ -117,14 +187,15 @@ def test_exceptions_are_reduced(logged, tmp_path):
                 raise raised
             except Exception as error:
                 raise OSError(PLANTED["private"]) from error
-        except OSError:
-            log(Event.FAILED, study="0123456789abcdef")
+        except OSError as error:
+            log(Event.FAILED, study=STUDY, error=error)
         try:
             raise raised
         except Exception:
             logging.getLogger("pydicom").exception("%s", PLANTED["accession"])
     assert_clean(logged())
-    assert {"OSError", "ValueError", "KeyError", "ImageFileError"} <= {line["error"] for line in logged()}
+    kinds = {"OSError", "ValueError", "KeyError", "ImageFileError", "SettingError", "No such file or directory"}
+    assert kinds <= {line["error"] for line in logged()}
     assert all(line["raised"].startswith("test_logs.py:") for line in logged())
 
 
@@ -132,11 +203,11 @@ def test_errors_of_this_package_keep_their_code_and_words(logged):
     for error in (RefusedError(Reason.GANTRY_TILT, "tilted by 12 degrees"), VaultError("another key")):
         try:
             raise error
-        except (RefusedError, VaultError):
-            log(Event.FAILED)
+        except (RefusedError, VaultError) as caught:
+            log(Event.FAILED, error=caught)
     refused, vault = logged()
-    assert (refused["reason"], refused["words"]) == ("GANTRY_TILT", "GANTRY_TILT: tilted by 12 degrees")
-    assert vault["words"] == "another key"
+    assert (refused["reason"], refused["error"]) == ("GANTRY_TILT", "GANTRY_TILT: tilted by 12 degrees")
+    assert vault["error"] == "another key"
 
 
 def test_pydicom_s_own_warnings_are_reduced(logged, tmp_path):
@@ -170,7 +241,7 @@ def test_what_ends_a_thread_is_reduced(logged):
     thread.start()
     thread.join()
     assert_clean(logged())
-    assert logged()[0]["error"] == "ValueError"
+    assert (logged()[0]["event"], logged()[0]["error"]) == ("thread failed", "ValueError")
 
 
 PROCESS = """

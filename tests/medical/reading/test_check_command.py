@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.medical import phantoms
+from tests.medical.studies import add_others
 
 
 @pytest.fixture
@@ -58,6 +59,16 @@ def test_blank_slice_of_a_volume_can_be_analysed_a_blank_image_not(call, tmp_pat
     assert "4 objects: 3 can be analysed, 1 cannot (1 PIXELS)" in out
 
 
+def test_objects_that_are_no_images_are_listed_and_no_fault(folder, call, tmp_path):
+    add_others(folder, 1, "88.59", "66.4")
+    status, out, _ = call("triage", "check", folder, "--json", tmp_path / "a.json")
+    assert status == 0
+    assert "10 objects: 8 can be analysed, 0 cannot, 2 are no images" in out
+    rows = {row["code"]: row for row in json.loads((tmp_path / "a.json").read_text())["objects"]}
+    assert rows["NO_IMAGE"]["detail"] == "Key Object Selection objects are no images"
+    assert rows["RESULT"]["object"] == "Segmentation"
+
+
 def test_missing_path(call, tmp_path):
     status, _, err = call("triage", "check", tmp_path / "nothing")
     assert status == 2
@@ -67,4 +78,4 @@ def test_missing_path(call, tmp_path):
 def test_help_says_the_exit_status(call):
     status, out, _ = call("triage", "check", "--help")
     assert status == 0
-    assert "Exit status: 0 all objects can be analysed; 1 some cannot" in " ".join(out.split())
+    assert "Exit status: 0 all images can be analysed; 1 some cannot" in " ".join(out.split())

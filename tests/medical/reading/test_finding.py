@@ -232,7 +232,7 @@ def test_report_of_a_study_stays_with_it(tmp_path, taken):
     phantoms.save([image, report], tmp_path)
     (study,) = taken(tmp_path).studies
     assert len(study.instances) == 1
-    assert [one.refusal.reason for one in study.refused] == [Reason.SOP_CLASS]
+    assert [(one.refusal.reason, one.kind) for one in study.refused] == [(Reason.NO_IMAGE, "Comprehensive SR")]
 
 
 def test_progress_counts_every_file(tmp_path, pseudonyms, pixels):

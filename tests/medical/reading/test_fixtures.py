@@ -47,20 +47,24 @@ EXPECTED = {
     Reason.PHOTOMETRIC: """
         pydicom-data/eCT_Supplemental.dcm
     """,  # perfusion: some grey values stand for colours
-    Reason.SOP_CLASS: """
-        pydicom-tests/test_files__no_meta_group_length.dcm
+    Reason.NO_IMAGE: """
         pydicom-tests/test_files__badVR.dcm
         pydicom-tests/test_files__rtplan.dcm
         pydicom-tests/test_files__rtplan_truncated.dcm
         pydicom-tests/test_files__rtstruct.dcm
         pydicom-tests/test_files__rtdose.dcm
         pydicom-tests/test_files__reportsi.dcm
+        robyoung-dicom-test-files/data__dcmqi__sr-example__sr.dcm
+    """,  # and highdicom's SR
+    Reason.RESULT: """
         pydicom-tests/test_files__liver_1frame.dcm
         pydicom-data/parametric_map_float.dcm
         robyoung-dicom-test-files/data__dcmqi__segmentations__liver.dcm
-        robyoung-dicom-test-files/data__dcmqi__sr-example__sr.dcm
+    """,  # and highdicom's segmentations
+    Reason.SOP_CLASS: """
         pydicom-tests/test_files__dicomdirtests__DICOMDIR
-    """,  # and all of highdicom's segmentations, microscopy and SR
+        pydicom-tests/test_files__no_meta_group_length.dcm
+    """,  # an RT Image, and highdicom's microscopy
 }
 SAME_OBJECT = """
     highdicom/ct_image.dcm pydicom-data/emri_small.dcm pydicom-data/JPEG-LL.dcm pydicom-tests/test_files__MR_small.dcm
@@ -72,8 +76,10 @@ RED_GREEN_BLUE = {"RGB", "YBR_FULL", "YBR_FULL_422", "PALETTE COLOR"}
 
 
 def expected_of(file):
-    if file.startswith("highdicom/") and not file.endswith(("ct_image.dcm", "dx_image.dcm")):
-        return Reason.SOP_CLASS
+    kinds = {"seg_": Reason.RESULT, "sr_": Reason.NO_IMAGE, "sm_annotations": Reason.NO_IMAGE, "sm_": Reason.SOP_CLASS}
+    for begin, reason in kinds.items():
+        if file.startswith(f"highdicom/{begin}"):
+            return reason
     return next((reason for reason, files in EXPECTED.items() if file in files.split()), None)
 
 

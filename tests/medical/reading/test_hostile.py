@@ -219,7 +219,7 @@ def test_no_preamble(tried):
         ({"SamplesPerPixel": 3}, Reason.HEADER),
         ({"PhotometricInterpretation": "ARGB"}, Reason.PHOTOMETRIC),
         ({"PixelData": None}, Reason.NO_PIXELS),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.33"}, Reason.SOP_CLASS),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.33"}, Reason.HEADER),  # the file meta information says CT
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, Reason.HEADER),  # the file meta information says CT
     ],
 )
