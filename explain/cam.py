@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from anomaly.errors import SettingError
 from explain.explanation import Explanation
-from explain.layers import Layer, choose_layer, copying_relus, watching
+from explain.layers import Activations, Layer, choose_layer, copying_relus, watching
 from explain.subject import Subject
 
 
@@ -48,7 +48,8 @@ class GradCam:
 class GuidedGradCam:
     """Grad-CAM times the gradient of the pixels that only positive gradients of rectifiers have formed.
 
-    Only for networks whose activations are `torch.nn.ReLU`; others would not be guided.
+    Only for networks whose every activation is a `torch.nn.ReLU` module: captum guides nothing else, and a gradient
+    that is guided in part is neither the one nor the other.
 
     Attributes:
         layer: as for `GradCam`.
@@ -61,15 +62,14 @@ class GuidedGradCam:
         """Explains the score of a subject.
 
         Raises:
-            SettingError: the network has no ReLU, or no layer with a grid.
+            SettingError: the network has another activation than ReLU modules, or none, or no layer with a grid.
             UnknownNameError: no such layer.
         """
         from captum.attr import GuidedBackprop
 
-        kinds = sorted({type(m).__name__ for m in subject.scorer.modules() if isinstance(m, _ACTIVATIONS)})
-        if kinds != ["ReLU"]:
-            got = ", ".join(kinds) or "no activation that is a module"
-            raise SettingError.of(self.name, "network", "one with torch.nn.ReLU modules only; take gradcam", got)
+        if obstacle := unguided(subject):
+            allowed = "one whose activations are torch.nn.ReLU modules; take gradcam"
+            raise SettingError.of(self.name, "network", allowed, obstacle)
         layer = choose_layer(subject, self.layer)
         cam = _on_image(subject, _cam(subject, layer))
         with copying_relus(subject.scorer), warnings.catch_warnings():
@@ -79,9 +79,19 @@ class GuidedGradCam:
         return Explanation(self.name, found.astype(np.float32), {**asdict(self), **_described(layer)})
 
 
-_ACTIVATIONS = (
-    nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.ReLU6, nn.PReLU, nn.Mish, nn.SELU, nn.CELU,
-)  # fmt: skip
+def unguided(subject: Subject) -> str:
+    """Returns what of a network guided backpropagation would not reach, for people; empty where it reaches all.
+
+    The operations of one scoring are counted, so that activations which no module stands for are seen, too.
+    """
+    relus = [module for module in subject.scorer.modules() if isinstance(module, nn.ReLU)]
+    with torch.no_grad(), watching(relus) as seen, Activations() as ran:
+        subject.score(subject.image[None])
+    rectified = ran.found.pop("relu", 0)
+    others = [f"{count} x {name}" for name, count in sorted(ran.found.items())]
+    if rectified > len(seen):
+        others.append(f"{rectified - len(seen)} x relu that is no module")
+    return ", ".join(others) or ("" if rectified else "no activation")
 
 
 def _described(layer: Layer) -> dict[str, Any]:

@@ -58,9 +58,9 @@ def explain_command(
     from anomaly.progress import bars
     from explain.cam import GradCam, GuidedGradCam
     from explain.methods import methods_named
-    from explain.run import Explainer, choose
+    from explain.run import FileExplainer, choose
     from explain.twin import Normals
-    from explain.writer import HTML, JSON, About, ReportWriter
+    from explain.writer import HTML, JSON, About, ReportWriter, Unused
 
     chosen_methods = [
         type(method)(layer=layer) if isinstance(method, GradCam | GuidedGradCam) else method
@@ -71,7 +71,7 @@ def explain_command(
     failures: list[ImageFileError] = []
     spec = artifact.scorer.input
     normal = Normals.read(list_images([normals]), spec, failures) if normals else None
-    explainer = Explainer(artifact, chosen_methods, normal, masks, seed, failures)
+    explainer = FileExplainer(artifact, chosen_methods, normal, masks, seed, failures)
     versions = {name: version(name) for name in ("anomaly-suite", "captum", "torch")}
     about = About(
         title=f"{model.stem}: why these images?",
@@ -82,9 +82,8 @@ def explain_command(
             **versions,
         },
         calibration=artifact.calibration,
-        value_range=spec.value_range,
         methods=tuple(method.name for method in chosen_methods),
-        normals=normal,
+        normals=normal.names if normal else (),
         seed=seed,
     )
     with bars() as progress:
@@ -93,7 +92,7 @@ def explain_command(
         with ReportWriter(out, about, judged, chosen) as writer:
             for part in explainer.explained(chosen, progress):
                 writer.add(part)
-            writer.failures = list(failures)
+            writer.failures = [Unused(str(failure.path), failure.reason) for failure in failures]
     if as_json:
         typer.echo((out / JSON).read_text(encoding="utf-8"))
     else:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float32
 
 from anomaly.calibration import Calibration
-from anomaly.report import display, overlay
+from anomaly.report import overlay
 from anomaly.report.words import number
 from explain.faithfulness import MARKED
-from explain.run import Explained, Part
-from explain.twin import Normals
+from explain.part import Explained, Part
+from explain.view import Edges, Picture, Wording
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,53 +28,53 @@ LINES = (
     ("#000000", "-."), ("#F0E442", ":"),
 )  # fmt: skip
 """Colours of Okabe and Ito, and a line style each."""
-FAINT, INK, KNOWN = "#57534e", "#1c1917", "#38bdf8"
+FAINT, INK, KNOWN, LETTER = "#57534e", "#1c1917", "#38bdf8", "#fde047"
 LONGEST = 640
 """Longer side of a picture within a figure, in pixels."""
 WIDTH = 11.0
 """Width of a figure in inches."""
 
-Picture = UInt8[np.ndarray, "_ _ 3"]
 
-
-def part_figure(part: Part, value_range: tuple[float, float], normals: Normals | None) -> "Figure":
+def part_figure(part: Part, wording: Wording) -> "Figure":
     """Draws a part: original, normal twin, all maps with one scale, and the nearest normal patch.
 
     A white line surrounds the strongest 4 % of each map, which is what the faithfulness figures speak of.
 
     Args:
         part: the part.
-        value_range: as `InputSpec.value_range`.
-        normals: for the picture of the nearest normal patch.
+        wording: what stands on the figure and within every picture.
     """
-    original = _small(display(part.image, value_range))
+    view = part.view
+    original = _small(view.picture)
     size = original.shape[:2]
-    twin = part.twin.image.permute(1, 2, 0).numpy()
-    limits = _shown_range(part.image, value_range)
-    cells: list[tuple[str, Picture, Any]] = [
-        ("image", original, part),
-        (f"as it should look\n({part.twin.kind})", _small(_as(twin, limits)), None),
-    ]
+    cells: list[tuple[str, Picture, Explained | None]] = [("image", original, None)]
+    if view.twin is not None:
+        cells.append((f"as it should look\n({part.twin.kind})", _small(view.twin), None))
     for one in part.explained:
         shown = cv2.resize(one.explanation.shown(), size[::-1], interpolation=cv2.INTER_AREA)
         cells.append((_caption(one), overlay(original, shown, (0.0, 1.0), np.inf), one))
-    figure, axes = _sheet([picture for _, picture, _ in cells], extra=2 if part.nearest else 0)
-    for axis, (title, picture, what) in zip(axes, cells, strict=False):
+    figure, axes = _sheet([picture for _, picture, _ in cells], extra=2 if view.nearest else 0)
+    for axis, (title, picture, explained) in zip(axes, cells, strict=False):
         axis.imshow(picture)
         axis.set_title(title, fontsize=9, color=INK)
-        if isinstance(what, Explained):
-            _outline(axis, what.marked, size, "white")
-        if what is part:
-            _point(axis, part.anomaly_map, size)
-            if part.mask is not None:
-                _outline(axis, part.mask, size, KNOWN)
-    if part.nearest and normals:
-        _nearest(axes[-2:], part, value_range, normals)
+        if explained is not None:
+            _outline(axis, explained.marked, size, "white")
+        _letters(axis, view.edges, wording.stamp)
+    _point(axes[0], part.anomaly_map, size)
+    if part.mask is not None:
+        _outline(axes[0], part.mask, size, KNOWN)
+    if part.nearest and view.nearest:
+        titles = "strangest place", f"nearest normal place\n{part.nearest.name[-28:]}"
+        for axis, picture, title in zip(axes[-2:], view.nearest, titles, strict=True):
+            axis.imshow(picture)
+            axis.set_title(title, fontsize=9, color=INK)
+            _letters(axis, ("",) * 4, wording.stamp)
+    _headed(figure, wording)
     _legend(figure)
     return figure
 
 
-def curves_figure(part: Part) -> "Figure":
+def curves_figure(part: Part, wording: Wording) -> "Figure":
     """Draws deletion and insertion curves of all maps of a part."""
     figure = _figure(WIDTH, 3.4)
     shown = [one for one in part.explained if one.found is not None]
@@ -91,16 +91,20 @@ def curves_figure(part: Part) -> "Figure":
         axis.set(title=title, xlabel="% of the image replaced, strongest first", ylabel="% of the anomaly")
         axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    _headed(figure, wording)
     return figure
 
 
-def scores_figure(calibration: Calibration, scores: Sequence[float], flagged: Sequence[float]) -> "Figure":
+def scores_figure(
+    calibration: Calibration, scores: Sequence[float], flagged: Sequence[float], wording: Wording
+) -> "Figure":
     """Draws the scores of the images against those of normals held out, with both thresholds.
 
     Args:
         calibration: thresholds and scores of normals.
         scores: of all images of the run.
         flagged: of those that are explained.
+        wording: what they are called, and what stands on the figure.
     """
     figure = _figure(WIDTH, 3.0)
     axis = figure.add_subplot()
@@ -108,24 +112,28 @@ def scores_figure(calibration: Calibration, scores: Sequence[float], flagged: Se
     everything = np.concatenate([normals, scores, [calibration.ng.value]])
     bins = np.linspace(everything.min(), everything.max() + 1e-9, 41).tolist()
     axis.hist(normals, bins=bins, color="#a8a29e", label=f"{len(normals)} normals held out")
-    axis.hist(list(scores), bins=bins, color="#0072B2", alpha=0.55, label=f"{len(scores)} images of this run")
+    axis.hist(list(scores), bins=bins, color="#0072B2", alpha=0.55, label=f"{len(scores)} {wording.cases} of this run")
     axis.plot(list(flagged), np.zeros(len(flagged)), "^", color="#D55E00", clip_on=False, label="explained here")
     review, ng = calibration.review.value, calibration.ng.value
     if review < ng:
         axis.axvline(review, color="#E69F00", linestyle="--", label=f"REVIEW above {number(review)}")
     axis.axvline(ng, color="#D55E00", linestyle="-", label=f"NG above {number(ng)}")
-    axis.set(xlabel="anomaly score (higher is stranger)", ylabel="images")
+    axis.set(xlabel="anomaly score (higher is stranger)", ylabel=wording.cases)
     axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.02, 0.5))
+    _headed(figure, wording)
     return figure
 
 
-def clusters_figure(clusters: Float32[np.ndarray, "h w"], background: Picture, count: int) -> "Figure":
+def clusters_figure(
+    clusters: Float32[np.ndarray, "h w"], background: Picture, count: int, wording: Wording
+) -> "Figure":
     """Draws how often each place of the part was marked.
 
     Args:
         clusters: number of parts that were marked there.
         background: a part, stretched to the size of `clusters`.
         count: number of parts.
+        wording: what stands on the figure.
     """
     height, width = clusters.shape
     figure = _figure(WIDTH * 0.7, WIDTH * 0.6 * min(1.2, height / width) + 0.8)
@@ -136,6 +144,7 @@ def clusters_figure(clusters: Float32[np.ndarray, "h w"], background: Picture, c
     axis.set_title(
         f"Where {count} part{'s were' if count > 1 else ' was'} marked as unlike normal", fontsize=10, color=INK
     )
+    _headed(figure, wording)
     _bar(figure, "none", f"{top:.0f} of {count}")
     return figure
 
@@ -199,15 +208,26 @@ def _point(axis: "Axes", values: Float32[np.ndarray, "h w"], size: Sequence[int]
         axis.plot(x, y, "o", markersize=16, markerfacecolor="none", markeredgecolor=ink, markeredgewidth=width)
 
 
-def _nearest(axes: "Sequence[Axes]", part: Part, value_range: tuple[float, float], normals: Normals) -> None:
-    nearest = part.nearest
-    assert nearest is not None
-    source = normals.images[nearest.index].permute(1, 2, 0).numpy()
-    frames = (part.image, nearest.box), (source, nearest.normal_box)
-    titles = "strangest place", f"nearest normal place\n{nearest.name[-28:]}"
-    for axis, (frame, (top, bottom, left, right)), title in zip(axes, frames, titles, strict=True):
-        axis.imshow(display(frame, value_range)[top:bottom, left:right])
-        axis.set_title(title, fontsize=9, color=INK)
+def _letters(axis: "Axes", edges: Edges, stamp: str) -> None:
+    """Writes letters at the middle of the edges, and a few words in the lower left corner."""
+    from matplotlib.patheffects import withStroke
+
+    places = (
+        *((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center")),
+        *((0.5, 0.98, "center", "top"), (0.5, 0.08 if stamp else 0.02, "center", "bottom")),
+    )
+    texts = [(letters, *place, 10.0) for letters, place in zip(edges, places, strict=True) if letters]
+    texts += [(stamp, 0.02, 0.02, "left", "bottom", 5.5)] if stamp else []
+    for text, x, y, across, down, points in texts:
+        axis.text(
+            x, y, text, ha=across, va=down, fontsize=points, color=LETTER, transform=axis.transAxes, weight="bold",
+            path_effects=[withStroke(linewidth=points / 5, foreground="black")],
+        )  # fmt: skip
+
+
+def _headed(figure: "Figure", wording: Wording) -> None:
+    if wording.notice:
+        figure.suptitle(wording.notice, fontsize=9, color=INK, weight="bold")
 
 
 def _legend(figure: "Figure") -> None:
@@ -242,16 +262,3 @@ def _small(picture: Picture) -> Picture:
     size = max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor))
     way = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(picture, size, interpolation=way))
-
-
-def _shown_range(image: np.ndarray, value_range: tuple[float, float]) -> tuple[float, float]:
-    """The range that `display` shows an image with, so that image and twin are shown alike."""
-    if image.dtype == np.uint8:
-        return value_range
-    low, high = (float(v) for v in np.percentile(image.astype(np.float32), (0.5, 99.5)))
-    return (low, high) if low < high else value_range
-
-
-def _as(frame: Float[np.ndarray, "h w c"], limits: tuple[float, float]) -> Picture:
-    eight = ((frame - limits[0]) * (255.0 / (limits[1] - limits[0]))).clip(0, 255).round().astype(np.uint8)
-    return display(eight, (0.0, 255.0))

@@ -1,12 +1,15 @@
 """Layers of a network: which there are, which one to take, and what one of them said. Hooks never outlive a call."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from anomaly.errors import SettingError, UnknownNameError
 from explain.subject import Subject
@@ -31,7 +34,7 @@ class Layer:
 
 
 @contextmanager
-def watching(modules: list[nn.Module]) -> Iterator[list[tuple[nn.Module, Tensor]]]:
+def watching(modules: Sequence[nn.Module]) -> Iterator[list[tuple[nn.Module, Tensor]]]:
     """Notes what modules return, call by call; the hooks are gone when the block ends, however it ends."""
     seen: list[tuple[nn.Module, Tensor]] = []
 
@@ -45,6 +48,31 @@ def watching(modules: list[nn.Module]) -> Iterator[list[tuple[nn.Module, Tensor]
     finally:
         for handle in handles:
             handle.remove()
+
+
+_ACTIVATIONS = (
+    "relu", "leaky_relu", "elu", "gelu", "silu", "hardswish", "hardtanh", "prelu", "mish", "softplus", "tanh",
+)  # fmt: skip
+
+
+class Activations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it without types
+    """A context that counts the activations which run within it, modules or not.
+
+    Attributes:
+        found: name of the operation -> how often it ran.
+    """
+
+    def __init__(self) -> None:
+        """Begins at nothing."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Counts and goes on."""
+        name = func.overloadpacket.__name__.rstrip("_")
+        if name in _ACTIVATIONS:
+            self.found[name] += 1
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

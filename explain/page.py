@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomaly.report.templates import template
-from anomaly.report.words import BADGES, number
+from anomaly.report.words import number
 from explain.methods import CONTROLS, TITLES
-from explain.run import Judged, Part
+from explain.part import Judged, Part
 
 if TYPE_CHECKING:
     from explain.writer import About
@@ -34,19 +34,11 @@ class PartPage:
     figure: str
 
 
-def verdict_words(part: Part) -> str:
-    """What was flagged and why, in one sentence."""
-    verdict = part.judged.verdict
-    return (
-        f"Score {number(part.judged.score)}: at most about {100 * verdict.p_value:.1f} % of normal parts score as high "
-        f"(p = {number(verdict.p_value)})."
-    )
-
-
 def twin_words(part: Part, ng: float) -> str:
     """What the normal content is, and how normal it is, in one sentence."""
     made = {
         "nearest normal patches": f"a mosaic of the best fitting patches of {len(part.twin.sources)} normal images",
+        "nearest normal image": "the normal image that fits best",
         "reconstruction": "the model's own reconstruction",
         "blur": "a strong blur of the image, which is not normal content",
     }.get(part.twin.kind, part.twin.kind)
@@ -70,14 +62,15 @@ def html(
         pictures: name -> data URI of the summary's figures.
         text: words of the summary, as `ReportWriter` puts them together.
     """
-    page = template(Path(__file__).parent / "explain.html.j2", verdict=verdict_words, twin=twin_words)
+    page = template(Path(__file__).parent / "explain.html.j2", twin=twin_words)
     return page.render(
         about=about,
         pages=pages,
         others=others[:MOST_LISTED],
         unlisted=max(0, len(others) - MOST_LISTED),
         pictures=pictures,
-        badges=BADGES,
+        wording=about.wording,
+        badges=about.wording.badges,
         titles=TITLES,
         controls={control.name for control in CONTROLS},
         **text,

@@ -9,6 +9,9 @@ to a detector of anomalies and would themselves be anomalies. Where the content 
   neighbours. It needs images that lie roughly alike, or textures without a place of their own; repeated structures out
   of phase leave seams, and a defect that fills most of four windows by four (a quarter of the shorter side) leaves
   its brightness.
+- nearest normal image: the one whole normal image that fits best in the same way. It has no seams within and does not
+  lie quite as the image does, so it is taken only where the mosaic is stranger than half way between the two, as
+  happens where no two normals lie alike (chest X-rays).
 - reconstruction: what an autoencoder makes of the image. Blurred, and a large defect may be reconstructed in part.
 - blur: the image itself, smoothed strongly. Not normal content at all; a last resort that is called out.
 
@@ -16,7 +19,7 @@ How normal a twin is can be measured: its score. `Faithfulness` refuses to judge
 image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,8 +52,8 @@ class Twin:
 
     Attributes:
         image: (C, h, w) float32, raw values, registered with the image pixel by pixel.
-        kind: "nearest normal patches", "reconstruction", "blur" or "given".
-        sources: names of the normal images it was made from, most used first; empty for the other kinds.
+        kind: "nearest normal patches", "nearest normal image", "reconstruction", "blur" or "given".
+        sources: names of the normal images it was made from, most used first; empty for the last three kinds.
     """
 
     image: Float[Tensor, "c h w"]
@@ -100,16 +103,23 @@ class Normals:
         return torch.stack([_resized(image.float(), (height, width)) for image in self.images])
 
 
-def make_twin(scorer: Scorer, image: Tensor, normals: Normals | None) -> Twin:
+def make_twin(
+    scorer: Scorer, image: Tensor, normals: Normals | None, score: Callable[[Tensor], Tensor] | None = None
+) -> Twin:
     """Makes the best twin that can be had: from normals if given, else by reconstruction, else by blur.
 
     Args:
         scorer: the fitted scorer.
         image: (C, h, w) raw frame.
         normals: normal images.
+        score: (N, C, h, w) frames -> (N,) scores, where they are not those of the scorer: of slices of a volume.
     """
     if normals is not None:
-        return nearest_patches(image, normals, scorer.input.value_range)
+        patches, whole = (make(image, normals, scorer.input.value_range) for make in (nearest_patches, nearest_image))
+        with torch.no_grad():
+            frames = torch.stack([image.float(), patches.image, whole.image])
+            own, seamed, other = (score(frames) if score else scorer(frames).score).tolist()
+        return patches if seamed <= max(other, (own + other) / 2) else whole
     if hasattr(scorer, "reconstruct"):
         return reconstruction(scorer, image)
     return blurred(image)
@@ -141,6 +151,18 @@ def reconstruction(scorer: Scorer, image: Shaped[Tensor, "c h w"]) -> Twin:
     low, high = scorer.input.value_range
     frame = low + _resized(made[:, :rows, :columns], size).clamp(0, 1) * (high - low)
     return Twin(frame, "reconstruction")
+
+
+def nearest_image(image: Shaped[Tensor, "c h w"], normals: Normals, value_range: tuple[float, float]) -> Twin:
+    """Returns the whole normal image that fits best where it agrees best; arguments as for `nearest_patches`."""
+    frame = image.float()
+    pool = normals.resized(frame.shape[-2], frame.shape[-1])
+    grid = _PER_WINDOW * WINDOWS
+    away = F.adaptive_avg_pool2d(pool, grid) - F.adaptive_avg_pool2d(frame, grid)
+    away = (away - away.flatten(2).median(dim=2).values[..., None, None]).abs().mean(dim=1).flatten(1)
+    best = int(away.sort(dim=1).values[:, : round(_AGREEING * away.shape[1])].mean(dim=1).argmin())
+    brighter = (frame - pool[best]).flatten(1).median(dim=1).values[:, None, None]
+    return Twin((pool[best] + brighter).clamp(*value_range), "nearest normal image", (normals.names[best],))
 
 
 def nearest_patches(image: Shaped[Tensor, "c h w"], normals: Normals, value_range: tuple[float, float]) -> Twin:

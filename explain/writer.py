@@ -16,15 +16,14 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from anomaly.calibration import Calibration
-from anomaly.errors import ImageFileError, SettingError
-from anomaly.report import display
+from anomaly.errors import SettingError
 from explain import figures
 from explain.localisation import Lift, stretched
 from explain.page import PartPage, html
+from explain.part import Judged, Part
 from explain.pdf import Pdf
-from explain.run import Judged, Part
 from explain.summary import Clusters, clusters, lift_words, localised, reduced_map
-from explain.twin import Normals
+from explain.view import Wording
 
 HTML, PDF, JSON, FIGURES = "report.html", "report.pdf", "report.json", "figures"
 LONGEST_STEM = 80
@@ -38,19 +37,40 @@ class About:
         title: headline, e.g. the name of the part.
         model: provenance, name -> value, in the order to be shown.
         calibration: thresholds and scores of normals.
-        value_range: as `InputSpec.value_range`.
         methods: names of the methods that were asked for.
-        normals: normal images that replaced regions and that are shown; None where there were none.
+        normals: names of the normal images that replaced regions; none where there were none.
         seed: seed of what is drawn.
+        wording: what things are called, and what must be said.
+        beside: names of files that may lie in the folder besides the report, and stay there.
     """
 
     title: str
     model: Mapping[str, str]
     calibration: Calibration
-    value_range: tuple[float, float]
     methods: tuple[str, ...]
-    normals: Normals | None
+    normals: tuple[str, ...] = ()
     seed: int = 0
+    wording: Wording = field(default_factory=Wording)
+    beside: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unused:
+    """What could not be judged or explained.
+
+    Attributes:
+        name: path of the file, or what people call it.
+        reason: why, for people.
+        objects: how many files or objects this stands for.
+    """
+
+    name: str
+    reason: str
+    objects: int = 1
+
+    def __str__(self) -> str:
+        """Returns "name: reason"."""
+        return f"{self.name}: {self.reason}"
 
 
 @dataclass
@@ -74,7 +94,7 @@ class ReportWriter:
     def __init__(self, out: Path, about: About, judged: Sequence[Judged], chosen: Sequence[Judged]) -> None:
         """Remembers what was scored and what is to be explained; nothing is written before the `with` block."""
         self.out, self.about, self.judged, self.chosen = out, about, judged, chosen
-        self.failures: list[ImageFileError] = []
+        self.failures: list[Unused] = []
         self._pages: list[PartPage] = []
         self._rows: list[dict[str, Any]] = []
         self._kept = _Kept()
@@ -87,9 +107,9 @@ class ReportWriter:
         Raises:
             SettingError: `out` is not a folder, or holds files that no earlier run has written.
         """
-        _clear(self.out)
+        _clear(self.out, self.about.beside)
         (self.out / FIGURES).mkdir(parents=True, exist_ok=True)
-        self._pdf = Pdf(self.out / PDF)
+        self._pdf = Pdf(self.out / PDF, self.about.wording)
         return self
 
     def __exit__(
@@ -97,16 +117,16 @@ class ReportWriter:
     ) -> None:
         """Writes the reports."""
         interrupted = f"{kind.__name__}: {error}" if kind else ""
-        calibration = self.about.calibration
+        shown = {page.part.judged: page.part.judged.score for page in self._pages}
         scores = figures.scores_figure(
-            calibration, [one.score for one in self.judged], [page.part.judged.score for page in self._pages]
+            self.about.calibration, [one.score for one in self.judged], list(shown.values()), self.about.wording
         )
         found, lifts = self._clusters(), localised(self._kept.maps, self._kept.masks, self.about.seed)
         pictures = {"scores": scores}
         if found is not None:
             assert self._kept.background is not None
             background = cv2.resize(self._kept.background, found.counts.shape[::-1], interpolation=cv2.INTER_AREA)
-            pictures["clusters"] = figures.clusters_figure(found.counts, background, found.parts)
+            pictures["clusters"] = figures.clusters_figure(found.counts, background, found.parts, self.about.wording)
         encoded = {name: figures.encoded(figure, "png") for name, figure in pictures.items()}
         for name, figure in pictures.items():
             self._write_figure(f"_{name}", figure, encoded[name])
@@ -122,7 +142,7 @@ class ReportWriter:
             "failures": [str(failure) for failure in self.failures],
         }
         uris = {name: _uri(picture) for name, picture in encoded.items()}
-        others = [one for one in self.judged if one not in [page.part.judged for page in self._pages]]
+        others = [one for one in self.judged if one not in shown]
         (self.out / HTML).write_text(html(self.about, self._pages, others, uris, text), encoding="utf-8")
         self._pdf.close(self.about, encoded, text)
         (self.out / JSON).write_text(json.dumps(self._json(text, lifts), indent=1) + "\n", encoding="utf-8")
@@ -130,26 +150,30 @@ class ReportWriter:
     @property
     def headline(self) -> str:
         """The outcome in plain words."""
-        counts = Counter(str(one.verdict.decision) for one in self.judged)
-        decided = ", ".join(f"{counts[word]} {word}" for word in ("NG", "REVIEW", "OK") if counts[word])
-        done = len(self._pages)
-        failed = f", {len(self.failures)} could not be used" if self.failures else ""
-        return f"{len(self.judged)} images scored: {decided or 'none'}; {done} explained{failed}"
+        wording, counts = self.about.wording, Counter(str(one.verdict.decision) for one in self.judged)
+        words = {name: badge.word for name, badge in wording.badges.items()}
+        words |= {name: word[0].lower() + word[1:] for name, word in words.items() if not word.isupper()}
+        decided = ", ".join(f"{counts[name]} {word}" for name, word in words.items() if counts[name])
+        done = len({page.part.judged for page in self._pages})
+        lost = sum(failure.objects for failure in self.failures)
+        failed = f", {lost} could not be used" if lost else ""
+        cases = wording.case if len(self.judged) == 1 else wording.cases
+        return f"{len(self.judged)} {cases} scored: {decided or 'none'}; {done} explained{failed}"
 
     def add(self, part: Part) -> None:
         """Draws a part and remembers its figures."""
-        stem = self._stem(part.judged.path)
-        sheet = figures.part_figure(part, self.about.value_range, self.about.normals)
+        stem = self._stem(part)
+        sheet = figures.part_figure(part, self.about.wording)
         drawn = figures.encoded(sheet, "png")
         self._write_figure(stem, sheet, drawn)
         curves: bytes | None = None
         if part.ground.judged:
-            plot = figures.curves_figure(part)
+            plot = figures.curves_figure(part, self.about.wording)
             curves = figures.encoded(plot, "png")
             self._write_figure(f"{stem}_curves", plot, curves)
         page = PartPage(part, _uri(drawn), _uri(curves) if curves else "", f"{FIGURES}/{stem}.svg")
         self._pages.append(page)
-        place = f"part {len(self._pages)} of {len(self.chosen)}"
+        place = f"{self.about.wording.case} {self.chosen.index(part.judged) + 1} of {len(self.chosen)}"
         self._pdf.part(page, drawn, curves, place, self.about.calibration.ng.value)
         self._rows.append(_row(part, page))
         self._keep(part)
@@ -180,24 +204,29 @@ class ReportWriter:
             if name == "anomaly_map":
                 kept.marked.append(reduced_map(one.marked.astype(np.float32)) > 0.5)
         if kept.background is None:
-            kept.background = display(part.image, self.about.value_range)
+            kept.background = part.view.picture
         if part.mask is not None and part.mask.any():
             for one in part.explained:
                 kept.maps.setdefault(one.explanation.method, []).append(reduced_map(one.explanation.map))
             kept.masks.append(stretched(part.mask, reduced_map(part.explained[0].explanation.map).shape))
 
     def _clusters(self) -> Clusters | None:
-        return clusters(self._kept.marked) if self._kept.marked else None
+        return clusters(self._kept.marked) if self._kept.marked and self.about.wording.alike else None
 
     def _summary(self, found: Clusters | None, lifts: Mapping[str, Mapping[str, Lift]]) -> list[str]:
-        lines = [found.words] if found else ["No image was flagged, so there is nothing to explain."]
-        left = len(self.chosen) - len(self._pages)
+        wording = self.about.wording
+        lines = [found.words] if found else []
+        if not self.chosen:
+            lines.append(f"No {wording.case} was flagged, so there is nothing to explain.")
+        left = len(self.chosen) - len({page.part.judged for page in self._pages})
         flagged = sum(str(one.verdict.decision) != "OK" for one in self.judged)
         if flagged > len(self.chosen):
-            lines.append(f"{flagged - len(self.chosen)} flagged images are listed but not explained: raise --most.")
+            missing = flagged - len(self.chosen)
+            listed = f"{wording.case} is" if missing == 1 else f"{wording.cases} are"
+            lines.append(f"{missing} flagged {listed} listed but not explained: raise --most.")
         if left:
-            lines.append(f"{left} images that were to be explained could not be.")
-        if self._pages and self.about.normals is None:
+            lines.append(f"{left} of {len(self.chosen)} {wording.cases} that were to be explained could not be.")
+        if self._pages and not self.about.normals:
             lines.append(
                 "No normal images were given, so what replaced regions is a stand-in: give --normals for figures that "
                 "mean what they say."
@@ -211,18 +240,19 @@ class ReportWriter:
     def _json(self, text: Mapping[str, Any], lifts: Mapping[str, Mapping[str, Lift]]) -> dict[str, Any]:
         return {
             "title": self.about.title,
+            "notice": " ".join((self.about.wording.notice, *self.about.wording.cautions)).strip(),
             "headline": text["headline"],
             "interrupted": text["interrupted"],
             "written": text["written"],
             "model": dict(self.about.model),
             "methods": list(self.about.methods),
-            "normals": list(self.about.normals.names) if self.about.normals else [],
+            "normals": list(self.about.normals),
             "summary": text["summary"],
             "methods_over_parts": text["table"],
             "localisation": {name: {k: asdict(v) for k, v in found.items()} for name, found in lifts.items()},
             "images": [
                 {
-                    "path": str(one.path),
+                    "name": one.name,
                     "score": one.score,
                     "p_value": one.verdict.p_value,
                     "decision": str(one.verdict.decision),
@@ -230,15 +260,16 @@ class ReportWriter:
                 for one in self.judged
             ],
             "parts": self._rows,
-            "failed": [{"path": str(f.path), "reason": f.reason} for f in self.failures],
+            "failed": [asdict(failure) for failure in self.failures],
         }
 
     def _write_figure(self, stem: str, figure: Any, png: bytes) -> None:
         (self.out / FIGURES / f"{stem}.png").write_bytes(png)
         (self.out / FIGURES / f"{stem}.svg").write_bytes(figures.encoded(figure, "svg"))
 
-    def _stem(self, path: Path) -> str:
-        plain = re.sub(r"[^A-Za-z0-9.-]+", "-", path.stem)[:LONGEST_STEM].strip(".-") or "image"
+    def _stem(self, part: Part) -> str:
+        name = f"{Path(part.judged.label).stem} {part.detail}"
+        plain = re.sub(r"[^A-Za-z0-9.-]+", "-", name)[:LONGEST_STEM].strip(".-") or "image"
         stem, number = plain, 1
         while stem in self._stems:
             number += 1
@@ -250,10 +281,12 @@ class ReportWriter:
 def _row(part: Part, page: PartPage) -> dict[str, Any]:
     """The numbers of a part as JSON."""
     return {
-        "path": str(part.judged.path),
+        "name": part.judged.name,
+        "detail": part.detail,
         "score": part.judged.score,
         "p_value": part.judged.verdict.p_value,
         "decision": str(part.judged.verdict.decision),
+        "score_of_the_picture": part.ground.image,
         "twin": {"kind": part.twin.kind, "score": part.ground.twin, "sources": list(part.twin.sources[:5])},
         "judged": part.ground.judged,
         "nearest": asdict(part.nearest) if part.nearest else None,
@@ -285,8 +318,8 @@ def _uri(png: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _clear(out: Path) -> None:
-    """Removes the results of an earlier run; refuses a folder that holds anything else."""
+def _clear(out: Path, beside: Sequence[str]) -> None:
+    """Removes the results of an earlier run; refuses a folder that holds anything else but what may lie beside."""
     if out.exists() and not out.is_dir():
         raise SettingError.of("the report", "folder", "a folder that is empty or does not exist yet", str(out))
     if not out.exists():
@@ -294,7 +327,8 @@ def _clear(out: Path) -> None:
     own = {out / name for name in (HTML, PDF, JSON)}
     drawn = {path for path in (out / FIGURES).glob("*") if path.suffix in (".png", ".svg")}
     earlier = own | drawn if (out / JSON).is_file() else set()
-    foreign = sorted(path for path in out.rglob("*") if path not in earlier and path != out / FIGURES)
+    allowed = earlier | {out / FIGURES, *(out / name for name in beside)}
+    foreign = sorted(path for path in out.rglob("*") if path not in allowed)
     if foreign:
         raise SettingError.of(
             "the report",

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomaly.errors import BackboneError
@@ -57,19 +56,24 @@ class ConvNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, rectified after the sum."""
+    """Two 3x3 convolutions and a shortcut, rectified after the sum.
+
+    Rectifiers are modules of their own, as in `Stage`, so that guided backpropagation finds them.
+    """
 
     def __init__(self, width: int, *, folded: bool) -> None:
         """Builds a block that starts as the identity."""
         super().__init__()
         self.first = ConvNorm(width, width, 1, folded=folded)
         self.second = ConvNorm(width, width, 1, folded=folded)
+        self.inner, self.outer = nn.ReLU(), nn.ReLU()
         if isinstance(self.second.norm, nn.BatchNorm2d):
             nn.init.zeros_(self.second.norm.weight)  # starts as the identity
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, width, H, W) to the same shape."""
-        return F.relu(x + self.second(F.relu(self.first(x))))
+        y: Tensor = self.outer(x + self.second(self.inner(self.first(x))))
+        return y
 
 
 class Stage(nn.Module):
@@ -79,11 +83,12 @@ class Stage(nn.Module):
         """Builds a stage with `blocks` residual blocks."""
         super().__init__()
         self.reduce = ConvNorm(inputs, outputs, 2, folded=folded)
+        self.rectify = nn.ReLU()
         self.blocks = nn.Sequential(*[ResidualBlock(outputs, folded=folded) for _ in range(blocks)])
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, inputs, H, W) to (N, outputs, H / 2, W / 2)."""
-        y: Tensor = self.blocks(F.relu(self.reduce(x)))
+        y: Tensor = self.blocks(self.rectify(self.reduce(x)))
         return y
 
 

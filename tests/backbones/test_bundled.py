@@ -2,6 +2,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional
 
 from anomaly.backbones.bundled import LAYERS, BundledNet, BundledSettings, load_bundled, save_bundled
 from anomaly.errors import BackboneError
@@ -27,6 +28,29 @@ def test_folding_changes_no_feature():
     x = torch.randn(2, 3, 40, 64)
     for own, folded in zip(model(x), model.fold()(x), strict=True):
         torch.testing.assert_close(folded, own, rtol=1e-4, atol=1e-5)
+
+
+def test_features_are_those_of_the_plain_formula():
+    model = _trained().fold()
+    images = torch.randn(2, 3, 40, 64)
+    x, maps = images, []
+    for stage in model.stages:
+        x = functional.relu(stage.reduce(x))
+        for block in stage.blocks:
+            x = functional.relu(x + block.second(functional.relu(block.first(x))))
+        maps.append(x)
+    assert all(map(torch.equal, model(images), maps[2:]))
+
+
+def test_every_rectifier_is_a_module_that_runs_once():
+    model = _trained().fold()
+    rectifiers = [module for module in model.modules() if isinstance(module, nn.ReLU)]
+    calls = []
+    for module in rectifiers:
+        module.register_forward_hook(lambda module, *_: calls.append(module))
+    model(torch.randn(1, 3, 32, 32))
+    assert sorted(map(id, calls)) == sorted(map(id, rectifiers))
+    assert len(rectifiers) == 4 + 2 * sum(TINY.blocks)
 
 
 def test_folded_network_has_no_norm_and_folds_once():

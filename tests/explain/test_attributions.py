@@ -62,7 +62,14 @@ def test_guided_grad_cam_is_grad_cam_times_the_guided_gradient(noise, toys):
 def test_guided_grad_cam_refuses_networks_without_relu(noise, toys):
     scorer = toys.TwoChannels()
     scorer.relu = torch.nn.GELU()
-    with pytest.raises(SettingError, match="GELU"):
+    with pytest.raises(SettingError, match="1 x gelu"):
+        GuidedGradCam().explain(toys.subject_of(scorer, noise))
+
+
+def test_guided_grad_cam_refuses_rectifiers_that_are_no_modules(noise, toys):
+    scorer = toys.TwoChannels()
+    scorer.pool.forward = lambda pixels: torch.nn.functional.avg_pool2d(pixels, 8).relu()
+    with pytest.raises(SettingError, match="1 x relu that is no module"):
         GuidedGradCam().explain(toys.subject_of(scorer, noise))
 
 

@@ -58,7 +58,20 @@ def test_bundled_backbone(subspace, image, normals):
         found = method.explain(subject).map
         positive = np.maximum(found, 0)
         assert positive[inside()].sum() > 2 * positive.sum() * inside().mean()
-    with pytest.raises(SettingError, match="ReLU modules only"):
+
+
+def test_guided_grad_cam_of_the_bundled_backbone(subspace, image, normals, hooks):
+    subject = Subject.of(subspace, image, make_twin(subspace, image, normals))
+    found = GuidedGradCam().explain(subject).map
+    assert found[inside()].sum() > 2 * found.sum() * inside().mean()
+    assert hooks(subspace) == 0
+
+
+@pytest.mark.parametrize(("name", "obstacle"), [("feature_autoencoder", "leaky_relu"), ("student", "no module")])
+def test_guided_grad_cam_says_what_it_would_not_guide(name, obstacle, image, normals):
+    scorer = fitted(name, steps=2)
+    subject = Subject.of(scorer, image, make_twin(scorer, image, normals))
+    with pytest.raises(SettingError, match=obstacle):
         GuidedGradCam().explain(subject)
 
 

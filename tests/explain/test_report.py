@@ -39,7 +39,7 @@ def report(data):
     """The report on the test images of the set; a broken file lies among them."""
     (data / "set/test/broken.png").write_bytes(b"no image")
     arguments = ["explain", data / "plates.safetensors", data / "set/test", "--normals", data / "set/train/good"]
-    arguments += ["--masks", data / "set/ground_truth", "--methods", "gradcam,guided_gradcam"]
+    arguments += ["--masks", data / "set/ground_truth", "--methods", "gradcam,residual"]
     done = CliRunner().invoke(app, [str(a) for a in [*arguments, "--out", data / "why", "--most", "2"]])
     assert done.exit_code == 1, done.output  # one file could not be used
     assert "broken.png" in done.output
@@ -56,7 +56,7 @@ def test_json_holds_all_figures(report):
         assert part["decision"] != "OK"
         methods = [one["method"] for one in part["explanations"]]
         assert methods == ["gradcam", "anomaly_map", "edges", "random"]  # the controls are always there
-        assert "ReLU" in part["refused"]["guided_gradcam"]
+        assert "reconstructs images" in part["refused"]["residual"]
         assert part["twin"]["kind"] == "nearest normal patches"
         assert part["nearest"]["name"].endswith(".png")
         assert all(one["localised"].keys() == {"pointing", "iou", "energy"} for one in part["explanations"])
@@ -118,7 +118,7 @@ def test_pdf_has_a_page_for_each_part(report, tmp_path):
     words = subprocess.run(["pdftotext", report / "report.pdf", "-"], capture_output=True, text=True, check=True).stdout
     words = words.replace("\u00a0", " ")
     assert "Removing the strongest 4 %" in words
-    assert "part 1 of" in words
+    assert "image 1 of" in words
 
 
 def test_a_second_run_replaces_the_first_and_nothing_else(report, data):
