@@ -112,7 +112,7 @@ def require(root: Path, needed: Iterable[str]) -> None:
         DatasetError: lists what is missing.
     """
     if not root.is_dir():
-        raise DatasetError(f"{root} is no folder; check the path")
+        raise DatasetError(f"{root.parent} lacks the folder {root.name}; check the path")
     missing = [name for name in needed if not (root / name).exists()]
     if missing:
         raise DatasetError(f"{root} lacks {listed(missing)}")

@@ -17,9 +17,10 @@ card, [docs/datasets.md](../docs/datasets.md) says how to get, check and load a 
 how the shortcuts were measured.
 """
 
-_TAIL = """Loader ran on: real files in the layout of the authors; a rearranged copy for development, and a generated
-tree of the authors' layout; or a generated tree only. Strongest shortcut: image AUROC of one global number, measured
-here, where a copy was at hand. Unverified: heads of the card that could not be looked up.
+_TAIL = """Get: with `anomaly bench download`, or by hand as the card says. Loader ran on: real files in the layout of
+the authors; a rearranged copy for development, and a generated tree of the authors' layout; or a generated tree only.
+Every loader is tested on a whole, a partial, an empty and a wrong tree. Strongest shortcut: image AUROC of one global
+number, measured here, where a copy was at hand. Unverified: heads of the card that could not be looked up.
 
 The photographs that the bundled backbone was distilled on have [a card of their own](distillation_photographs.md).
 """
@@ -31,7 +32,7 @@ def index() -> str:
     parts = [_HEAD]
     for kind, title in (("industrial", "Industrial"), ("medical", "Medical")):
         own = [card for card in cards if card.kind == kind]
-        header = ["set", "licence", "marks", "strongest shortcut", "loader ran on", "unverified"]
+        header = ["set", "licence", "get", "marks", "strongest shortcut", "loader ran on", "unverified"]
         parts.append(f"## {title}\n\n{markdown(header, [_row(card) for card in own], texts=len(header))}\n")
     return "\n".join([*parts, _TAIL])
 
@@ -47,4 +48,5 @@ def _row(card: Card) -> list[str]:
     strongest = max(card.shortcuts, key=lambda one: one.auroc, default=None)
     measured = f"{strongest.what} {strongest.auroc:.2f}" if strongest else "not measured"
     unverified = ", ".join(card.unverified) or "nothing"
-    return [f"[{card.title}]({card.name}.md)", card.licence, card.marks, measured, card.loader_ran_on, unverified]
+    get = "`download`" if card.archives else "by hand"
+    return [f"[{card.title}]({card.name}.md)", card.licence, get, card.marks, measured, card.loader_ran_on, unverified]

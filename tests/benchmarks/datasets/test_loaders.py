@@ -49,6 +49,13 @@ def test_an_empty_folder_is_refused(name, tmp_path):
         load(name, tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("name", SETS)
+def test_the_tree_of_another_set_is_refused_with_what_is_missing(name, make, tmp_path):
+    make("kolektor_sdd" if name != "kolektor_sdd" else "mpdd", tmp_path)
+    with pytest.raises(DatasetError, match=rf"(?s)(lacks|holds no image).*expected layout of {name}:"):
+        load(name, tmp_path)
+
+
 BOXES = {"deeppcb", "neu_det", "bsdata", "nih_chestxray14", "rsna_pneumonia", "vindr_cxr"}
 IMAGE_LABELS = {"elpv", "wm811k", "mixedwm38", "medianomaly", "medmnist", "kermany", "chexpert", "ixi", "brats"}
 MASKED = [name for name in SETS if name not in BOXES | IMAGE_LABELS]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from anomaly.detector import Scores
 from anomaly.errors import DatasetError, ImageFileError
 from anomaly.images import image_info, read_image
 from benchmarks.audit import audit
@@ -12,6 +13,7 @@ from benchmarks.datasets.dicom import read_dicom
 from benchmarks.datasets.plain import plain, slices_of
 from benchmarks.datasets.splits import GROUPS, OFFICIAL, VALIDATED, is_tested, with_test_part
 from benchmarks.datasets.volumes import cut, positions
+from benchmarks.image_sets import judge
 from benchmarks.running.parts import Part, open_part
 from medical.reading import PixelReader
 from tests.benchmarks.datasets.originals import (
@@ -255,17 +257,9 @@ def test_healthy_volunteers_alone_are_no_experiment(make, tmp_path):
         open_part(Part(f"ixi={tmp_path}", "T1"), None, 0, None)
 
 
-def test_a_run_on_dicom_files_from_the_command_line(tmp_path, call, monkeypatch):
-    """What `anomaly bench run --data rsna_pneumonia=FOLDER` does, fit and scoring in this process."""
-    import csv
-    import json
-
-    from benchmarks.running import work
-
-    def at_once(task, arguments, threads):
-        return json.loads(json.dumps(getattr(work, task.partition(":")[2])(**json.loads(json.dumps(arguments)))))
-
-    monkeypatch.setattr(work, "run_isolated", at_once)
+@pytest.fixture
+def rsna(tmp_path):
+    """24 images, 8 of them with an opacity and its box."""
     root, kinds = tmp_path / "rsna", {f"{i:02}": "Lung Opacity" if i % 3 == 0 else "Normal" for i in range(24)}
     boxed = {name for name, kind in kinds.items() if kind == "Lung Opacity"}
     for name in kinds:
@@ -277,9 +271,40 @@ def test_a_run_on_dicom_files_from_the_command_line(tmp_path, call, monkeypatch)
         "patientId,x,y,width,height,Target\n"
         + "".join(f"{name},2,3,5,5,1\n" if name in boxed else f"{name},,,,,0\n" for name in kinds)
     )
+    return root
+
+
+def test_brightness_finds_the_boxes_of_a_set_of_dicom_files(rsna, tmp_path):
+    """The scorer is the grey value itself: nothing is learned, and boxes and images lie on one canvas."""
+    protocol = open_part(Part(f"rsna_pneumonia={rsna}"), None, 0, tmp_path / "masks")
+    assert not {protocol.groups[path] for path in protocol.images.train} & {
+        protocol.groups[sample.path] for sample in protocol.images.test
+    }
+
+    def grey(canvas):
+        return Scores(canvas.pixels.amax((1, 2, 3)), canvas.pixels[:, 0])
+
+    bright = judge(protocol.images, {"grey": grey})
+    found = bright.figures("grey")
+    assert found["image_auroc"] == 1
+    assert found["pixel_auroc"] > 0.97
+
+
+@pytest.mark.slow
+def test_a_run_on_dicom_files_from_the_command_line(rsna, tmp_path, call, monkeypatch):
+    """What `anomaly bench run --data rsna_pneumonia=FOLDER` does, fit and scoring in this process."""
+    import csv
+    import json
+
+    from benchmarks.running import work
+
+    def at_once(task, arguments, threads):
+        return json.loads(json.dumps(getattr(work, task.partition(":")[2])(**json.loads(json.dumps(arguments)))))
+
+    monkeypatch.setattr(work, "run_isolated", at_once)
     out = tmp_path / "out"
     status, _, err = call(
-        *("bench", "run", "--data", f"rsna_pneumonia={root}", "--detectors", "gaussian"),
+        *("bench", "run", "--data", f"rsna_pneumonia={rsna}", "--detectors", "gaussian"),
         *("--runs", 1, "--threads", 1, "--limit", 6, "--out", out),
     )
     assert status == 0, err
