@@ -59,10 +59,10 @@ class Faithfulness:
 
     def in_words(self) -> str:
         """One sentence for people."""
-        lost, chance = 100 * self.removed, 100 * self.removed_by_chance
+        lost, chance = round(100 * self.removed), round(100 * self.removed_by_chance)
         area = f"Removing the strongest {100 * MARKED:.0f} % of the image"
-        verb = f"takes away {lost:.0f} % of the anomaly" if lost >= 0 else f"adds {-lost:.0f} % to the anomaly"
-        by_chance = f"takes away {chance:.0f} %" if chance >= 0 else f"adds {-chance:.0f} %"
+        verb = f"takes away {lost} % of the anomaly" if lost >= 0 else f"adds {-lost} % to the anomaly"
+        by_chance = f"takes away {chance} %" if chance >= 0 else f"adds {-chance} %"
         return f"{area} {verb}; removing as much at random {by_chance}."
 
 

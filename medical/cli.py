@@ -6,6 +6,7 @@ from medical.commands.audit import audit_app
 from medical.commands.check import check_command
 from medical.commands.deidentify import deidentify_command
 from medical.commands.evaluate import evaluate_command
+from medical.commands.explain import explain_command
 from medical.commands.fit import fit_command
 from medical.commands.pull import pull_command
 from medical.commands.run import run_command
@@ -20,6 +21,7 @@ app.command("check")(discreet(check_command))
 app.command("fit")(discreet(fit_command))
 app.command("run")(discreet(run_command))
 app.command("evaluate")(discreet(evaluate_command))
+app.command("explain")(discreet(explain_command))
 app.command("serve")(serve_command)
 app.command("queue")(queue_command)
 app.command("pull")(pull_command)

@@ -199,6 +199,21 @@ def frames_of(headers: Sequence[Any]) -> list[tuple[Any, int, Geometry]]:
     return found
 
 
+def source_frames(affine: Float[np.ndarray, "4 4"], headers: Sequence[Any]) -> list[tuple[Any, int]]:
+    """Returns (header, 1-based frame) of each slice of a volume, in the order of its slices.
+
+    Args:
+        affine: of the volume, as in `medical.objects.Volume`.
+        headers: of its objects.
+
+    Raises:
+        ResultError: a frame has no place, or lies elsewhere than every slice.
+    """
+    frames = frames_of(headers)
+    indices = _indices(affine, [geometry for _, _, geometry in frames])
+    return [(frames[place][0], frames[place][1]) for place in np.argsort(indices)]
+
+
 def _value(name: str, macro: str, group: Any, shared: Any, header: Any) -> Float[np.ndarray, "_"]:
     for owner in (group, shared):
         if owner is not None and macro in owner:

@@ -70,7 +70,7 @@ def shown(analysed: Analysed, sources: Sources, *, with_heatmaps: bool) -> Shown
     else:
         header, frame, plane, words = _slice(analysed, headers, with_heatmaps)
     index = next(i for i, instance in enumerate(analysed.instances) if instance.uid == str(header.SOPInstanceUID))
-    edges, aspect = _edges(header, frame)
+    edges, aspect = edges_of(header, frame)
     several = frame_number(analysed) is not None or analysed.instances[index].frames > 1
     picture = render(analysed.instances[index].path, frame)
     return Shown(picture, plane, header, frame if several else None, words, edges, aspect)
@@ -111,7 +111,7 @@ def render(path: Any, frame: int) -> UInt8[np.ndarray, "h w 3"]:
     except Exception as error:  # decoders raise what they like, and their words may hold patient data
         raise AnomalyError(f"a frame cannot be decoded ({type(error).__name__})") from None
     grey: Any = np.asarray(values, np.float32)
-    if grey.ndim == 2 and not _has_window(dataset):
+    if grey.ndim == 2 and not has_window(dataset):
         low, high = (float(value) for value in np.percentile(grey, PERCENTILES))
         grey = np.asarray((grey - low) * (255 / ((high - low) or 1.0)), np.float32)
     elif grey.ndim == 3 and grey.max(initial=0) > 255:
@@ -120,15 +120,16 @@ def render(path: Any, frame: int) -> UInt8[np.ndarray, "h w 3"]:
     return np.ascontiguousarray(shades if shades.ndim == 3 else np.repeat(shades[..., None], 3, axis=2))
 
 
-def _has_window(dataset: Any) -> bool:
+def has_window(dataset: Any) -> bool:
+    """Returns whether an object states a window or a VOI LUT (PS3.3 C.11.2)."""
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [{}])[0]
     per_frame = (dataset.get("PerFrameFunctionalGroupsSequence") or [{}])[0]
     top = "WindowCenter" in dataset or "VOILUTSequence" in dataset
     return top or "FrameVOILUTSequence" in shared or "FrameVOILUTSequence" in per_frame
 
 
-def _edges(header: Any, frame: int) -> tuple[Edges, float]:
-    """Letters, and the height of a pixel over its width."""
+def edges_of(header: Any, frame: int) -> tuple[Edges, float]:
+    """Returns the letters of a frame (1-based), and the height of a pixel over its width."""
     if placed(header):
         several = "PerFrameFunctionalGroupsSequence" in header
         _, orientation, distances = frames_of([header])[frame - 1 if several else 0][2]
