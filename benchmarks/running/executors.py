@@ -19,8 +19,12 @@ Found = dict[str, Any]
 Work = Callable[[Job], Found]
 Executor = Callable[[Sequence[Job], Work[Job]], Iterator[tuple[Job, Found | CalledProcessError]]]
 
-_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""At 0, Ray binds to the loopback interface, as it does by default on Windows and macOS; on Linux it binds to all."""
+_LOCAL = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # binds to the loopback interface, as Ray does on Windows and macOS
+    "RAY_USAGE_STATS_ENABLED": "0",  # sends no report of its usage to its makers
+    "RAY_raylet_start_wait_time_s": "120",  # on two busy cores the usual 30 s were not enough
+}
+"""Environment of a local instance where the user has said nothing else; read when Ray is imported."""
 
 
 def here(jobs: Sequence[Job], work: Work[Job]) -> Iterator[tuple[Job, Found | CalledProcessError]]:
@@ -74,7 +78,8 @@ def _cluster() -> Iterator[Any]:
     """Gives the module of Ray, connected; ends what it began."""
     address = os.environ.get("RAY_ADDRESS")
     if not address:
-        os.environ.setdefault(_LOOPBACK, "0")  # read when Ray is imported
+        for name, value in _LOCAL.items():
+            os.environ.setdefault(name, value)
     import ray  # type: ignore[import-not-found, unused-ignore]
 
     if ray.is_initialized():

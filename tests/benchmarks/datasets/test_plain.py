@@ -1,5 +1,7 @@
 """DICOM files, volumes and rows become pictures on which masks and boxes lie where the authors marked something."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -125,6 +127,20 @@ def test_slices_are_seen_the_same_whatever_the_axes_on_disk(axes, tmp_path):
         assert one.pixels[1, 0] > one.pixels[1, -1]  # the patient's right is on the left of the picture
         assert one.pixels[0, 0] > one.pixels[-1, 0]  # anterior is up
     assert slices[0].pixels[8, 6] < slices[-1].pixels[8, 6]
+
+
+def test_a_real_brain_is_seen_from_below_with_its_front_up():
+    """The example of nibabel itself, stored with axes to the left, the front and the top."""
+    import nibabel
+
+    path = Path(nibabel.__file__).parent / "tests/data/anatomical.nii"
+    if not path.is_file():
+        pytest.skip("this nibabel comes without its examples")
+    stored = np.asanyarray(nibabel.load(path).dataobj).astype(float)
+    for one in cut(path):
+        expected = stored[:, ::-1, one.position].T
+        assert one.pixels.shape == (41, 33)
+        assert np.corrcoef(one.pixels.ravel(), expected.ravel())[0, 1] > 0.99
 
 
 def test_nine_slices_of_a_volume_of_brats():
