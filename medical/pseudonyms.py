@@ -7,6 +7,7 @@ key of its own that is derived from the site's).
 import hashlib
 import hmac
 import os
+import secrets
 from pathlib import Path
 
 from anomaly.errors import SettingError
@@ -14,6 +15,10 @@ from medical.privacy.keys import derived
 
 KEY_VARIABLE = "ANOMALY_MEDICAL_KEY"
 """Environment variable with the key of pseudonyms and of encryption: 64 hexadecimal digits (256 bits)."""
+
+
+KEY_FILE = "pseudonyms.key"
+"""In folders of results of a site without a key: so that pseudonyms there stay the same."""
 
 
 class Pseudonyms:
@@ -52,6 +57,24 @@ def key_from(file: Path | None = None) -> bytes | None:
         return _parsed(file.read_text("ascii"), f"key file {file}")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"the key file {file} cannot be read: {error}") from None
+
+
+def kept_key(folder: Path) -> bytes:
+    """Returns the random key that is kept in a folder, for sites without a key; makes it where it is missing.
+
+    Raises:
+        SettingError: it cannot be read, or is none.
+        OSError: it cannot be written.
+    """
+    from medical.privacy.files import whole_file
+
+    file = folder / KEY_FILE
+    if not file.exists():
+        with whole_file(file) as opened:
+            opened.write(secrets.token_hex(32).encode())
+    key = key_from(file)
+    assert key is not None
+    return key
 
 
 def _parsed(text: str, where: str) -> bytes:

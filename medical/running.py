@@ -19,9 +19,9 @@ from medical.privacy.log_fields import Event
 from medical.privacy.logs import log, words_of
 from medical.pseudonyms import Pseudonyms
 from medical.results import ResultSettings, marked_pictures, write_results
+from medical.run_folder import DICOM, results_of
 
 AUDIT, SOURCE = "audit.jsonl", "anomaly triage"
-_SELF = Participant("anomaly triage run", AuditRole.APPLICATION, requestor=True)
 
 
 @dataclass
@@ -37,8 +37,10 @@ class Run:
         with_heatmaps: whether regions are marked.
         outcomes: in the order of arrival, without their maps.
         pictures: Study Instance UID -> marked pictures of flagged studies, with heatmaps only.
-        objects: number of DICOM results written.
+        written: DICOM results that this run wrote.
+        replaced: number of DICOM results of earlier runs that they took the place of.
         failed: what could not be written of which study, and why; the study is in the worklist all the same.
+        command: name of the program in the audit trail.
     """
 
     out: Path
@@ -49,8 +51,10 @@ class Run:
     with_heatmaps: bool
     outcomes: list[Outcome] = field(default_factory=list)
     pictures: dict[str, list[UInt8[np.ndarray, "h w 3"]]] = field(default_factory=dict)
-    objects: int = 0
+    written: set[Path] = field(default_factory=set)
+    replaced: int = 0
     failed: list[str] = field(default_factory=list)
+    command: str = "anomaly triage run"
 
     def __enter__(self) -> "Run":
         """Begins the audit trail of the run, or goes on with it."""
@@ -71,6 +75,10 @@ class Run:
             log(Event.FAILED, error=wrong)
         log(Event.STOPPED, count=len(self.outcomes))
 
+    @property
+    def _program(self) -> Participant:
+        return Participant(self.command, AuditRole.APPLICATION, requestor=True)
+
     def add(self, outcome: Outcome) -> None:
         """Takes the outcome of a study and writes its results."""
         analysed = outcome.refusal is None
@@ -78,7 +86,7 @@ class Run:
         ended = AuditOutcome.SUCCESS if analysed else AuditOutcome.MINOR_FAILURE
         with self._going_on(outcome, "audit trail"):
             subjects = [Subject("study", outcome.pseudonym, _classes(outcome)), Subject("model", self.model.digest)]
-            self._trail.record(AuditEvent.INSTANCES_ACCESSED, [_SELF], subjects, outcome=ended)
+            self._trail.record(AuditEvent.INSTANCES_ACCESSED, [self._program], subjects, outcome=ended)
         if outcome.refusal is None:
             assert outcome.score is not None
             assert outcome.p_value is not None
@@ -98,11 +106,26 @@ class Run:
 
     def _write(self, outcome: Outcome) -> None:
         settings = ResultSettings(with_heatmaps=self.with_heatmaps)
-        written = write_results(outcome, self.model.algorithm(), self.out / "dicom", settings, self.pseudonyms)
-        self.objects += len(written)
+        written = write_results(outcome, self.model.algorithm(), self.out / DICOM, settings, self.pseudonyms)
+        self.written |= {one.path for one in written}
+        self._replace(outcome)
         log(Event.WRITTEN, study=outcome.pseudonym, count=len(written))
         made = Subject("study", outcome.pseudonym, Counter(one.sop_class for one in written))
-        self._trail.record(AuditEvent.EXPORT, [_SELF, Participant("dicom folder", AuditRole.DESTINATION_MEDIA)], [made])
+        self._trail.record(AuditEvent.EXPORT, [self._program, Participant("dicom folder", AuditRole.DESTINATION_MEDIA)], [made])
+
+    def _replace(self, outcome: Outcome) -> None:
+        """Removes what an earlier run wrote of the study with another model or other settings: it is judged anew."""
+        older = results_of(self.out, outcome.pseudonym) - self.written
+        for path in older:
+            path.unlink()
+        self.replaced += len(older)
+        if older:
+            log(Event.REPLACED, study=outcome.pseudonym, count=len(older))
+
+    @property
+    def left(self) -> int:
+        """Number of DICOM results in the folder that are of earlier runs."""
+        return len(results_of(self.out) - self.written)
 
     @contextmanager
     def _going_on(self, outcome: Outcome, what: str) -> Iterator[None]:
@@ -115,7 +138,7 @@ class Run:
 
     def _activity(self, kind: AuditType, outcome: AuditOutcome) -> None:
         user = Participant(_account(), AuditRole.LAUNCHER, requestor=True)
-        application = replace(_SELF, requestor=False)
+        application = replace(self._program, requestor=False)
         self._trail.record(AuditEvent.APPLICATION_ACTIVITY, [application, user], kind=kind, outcome=outcome)
 
 

@@ -29,13 +29,15 @@ def run_command(
         Path | None, typer.Option(help="CSV (study,priority) of the site's priorities; else the objects say them.")
     ] = None,
     key_file: Annotated[
-        Path | None, typer.Option(help="Key of pseudonyms; default: ANOMALY_MEDICAL_KEY, else one of this run.")
+        Path | None, typer.Option(help="Key of pseudonyms; default: ANOMALY_MEDICAL_KEY, else one kept in the folder.")
     ] = None,
 ) -> None:
     """Sort studies by how rare they look among normal ones. Priorities are raised, never lowered.
 
     A study that is not flagged is not thereby normal. What could not be analysed keeps the site's priority and says
     why. Research use, not a medical device.
+
+    A second run into the same folder replaces the worklist, and the DICOM results of the studies that it judges.
 
     Exit status: 0 done; 1 done, but some images were not analysed (the worklist says which and why); 2 not done, no
     worklist was written; 130 stopped, neither.
@@ -48,18 +50,21 @@ def run_command(
     from datetime import datetime
 
     from anomaly.progress import bars
-    from medical.commands.shared import made_folder, pseudonyms_with, say_refused
+    from medical.commands.shared import made_folder, say_refused
     from medical.model import TriageModel
     from medical.privacy.logs import set_up_logging
+    from medical.pseudonyms import key_from
     from medical.reading import PixelReader, take_inventory
+    from medical.run_folder import DICOM, folder_pseudonyms
     from medical.running import Run
     from medical.triage import Triage
     from medical.worklist import About, write_worklist
 
     triage_model = TriageModel.load(model)
     known = _priorities(priorities) if priorities else {}
-    pseudonyms, key = pseudonyms_with(key_file)
-    set_up_logging(made_folder(out) / "run.log")
+    key = key_from(key_file)
+    pseudonyms = folder_pseudonyms(made_folder(out), key)
+    set_up_logging(out / "run.log")
     run = Run(out, triage_model, pseudonyms, key, dicom=dicom, with_heatmaps=with_heatmaps)
     with (
         bars() as progress,
@@ -81,7 +86,16 @@ def run_command(
         f"{len(run.outcomes)} studies: {flagged} flagged, {silent} not analysed. Open {written.html} in a browser."
     )
     if dicom:
-        typer.echo(f"{run.objects} DICOM results in {out / 'dicom'}.")
+        typer.echo(f"{len(run.written)} DICOM results in {out / DICOM}.")
+    if run.replaced:
+        typer.echo(
+            f"{run.replaced} DICOM results of earlier runs were replaced: their studies were judged anew.", err=True
+        )
+    if run.left:
+        words = (
+            f"{run.left} DICOM results of earlier runs are left in {out / DICOM}: this run wrote none of their studies."
+        )
+        typer.secho(words, fg=typer.colors.YELLOW, err=True)
     if lost := len(known.keys() - {outcome.study for outcome in run.outcomes}):
         typer.secho(f"{lost} priorities are of studies that are not in the worklist.", fg=typer.colors.YELLOW, err=True)
     for line in run.failed:

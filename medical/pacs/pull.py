@@ -19,13 +19,11 @@ from medical.pacs.contexts import IMAGES
 from medical.pacs.errors import PeerError
 from medical.pacs.headers import valid_uid
 from medical.pacs.web import INSTANCE, SERIES, SOP_CLASS, STUDY, WebPeer, value
-from medical.privacy.files import sync_folder, whole_file
-from medical.pseudonyms import Pseudonyms
+from medical.privacy.files import sync_folder
+from medical.pseudonyms import Pseudonyms, kept_key
 
 if TYPE_CHECKING:
     from pynetdicom.events import Event
-
-KEY_FILE = "pseudonyms.key"
 
 
 @dataclass(frozen=True)
@@ -193,7 +191,7 @@ def pull(source: Source, query: Query, out: Path, key: bytes | None, progress: P
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     for left in out.rglob(".*.part"):
         left.unlink()
-    names = Pseudonyms(key or _key_of(out))
+    names = Pseudonyms(key or kept_key(out))
     studies, pulled = source.studies(query), Pulled()
     advance = progress("studies", len(studies))
     for study in studies:
@@ -237,15 +235,3 @@ def _durable(file: Path) -> None:
     file.chmod(0o600)
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
-
-
-def _key_of(out: Path) -> bytes:
-    from medical.pseudonyms import key_from
-
-    file = out / KEY_FILE
-    if not file.exists():
-        with whole_file(file) as opened:
-            opened.write(secrets.token_hex(32).encode())
-    key = key_from(file)
-    assert key is not None
-    return key

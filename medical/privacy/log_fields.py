@@ -29,6 +29,7 @@ class Event(StrEnum):
     NOT_ANALYSED = "not analysed"
     NO_RESULT = "no result"
     WRITTEN = "written"
+    REPLACED = "replaced"
     VERIFIED = "verified"
     DELIVERED = "delivered"
     DELIVERY_FAILED = "delivery failed"

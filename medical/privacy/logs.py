@@ -126,12 +126,10 @@ def set_up_logging(to: Path | TextIO | None, names: Iterable[str] = ()) -> None:
     """
     global _forms
     _forms = forms(frozenset(names))
-    handler: logging.Handler = logging.NullHandler()
+    handler: logging.Handler = logging.NullHandler() if to is None or isinstance(to, Path) else _Stream(to)
     if isinstance(to, Path):
         to.touch(mode=0o600)
-        handler = _Quiet(to.open("a", encoding="ascii"))
-    elif to is not None:
-        handler = _Quiet(to)
+        handler = _File(to, encoding="ascii")
     handler.setFormatter(SafeFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     for name in LIBRARIES:
@@ -143,12 +141,20 @@ def set_up_logging(to: Path | TextIO | None, names: Iterable[str] = ()) -> None:
     threading.excepthook = lambda ended: _failed(Event.THREAD_FAILED, ended.exc_value)
 
 
-class _Quiet(logging.StreamHandler[Any]):
+class _Quiet(logging.Handler):
     """When a line cannot be written, `logging` prints the record's text and arguments; this prints neither."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's own name
         with suppress(OSError, ValueError):  # the disk of standard error may be the full one
             print("a log line could not be written", file=sys.__stderr__)
+
+
+class _Stream(_Quiet, logging.StreamHandler[TextIO]):
+    """Writes to a stream."""
+
+
+class _File(_Quiet, logging.FileHandler):
+    """Writes to a file."""
 
 
 def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:

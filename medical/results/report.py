@@ -35,7 +35,6 @@ class Region:
         header: of the first source object.
         sop_class: SOP Class UID of the segmentation.
         uid: SOP Instance UID of the segmentation.
-        evidence: header of the segmentation without patient, for references.
         image: whether it marks one image; else slices of a series or frames of an object.
         frame: 1-based frame of the source that the image is; None where the source has one.
         size: mm2 of an image, mm3 of a volume; None where the spacing is unknown.
@@ -46,7 +45,6 @@ class Region:
     header: Any
     sop_class: str
     uid: str
-    evidence: Any
     image: bool
     frame: int | None
     size: float | None
@@ -64,7 +62,6 @@ def region(layer: Layer, segmentation: Any) -> Region:
         header=layer.header,
         sop_class=str(segmentation.SOPClassUID),
         uid=str(segmentation.SOPInstanceUID),
-        evidence=reference_only(segmentation),
         image=len(layer.values) == 1,
         frame=layer.frames[0] if len(layer.frames) == 1 else None,
         size=size,
@@ -83,7 +80,7 @@ def reference_only(header: Any) -> Any:
     return made
 
 
-def report(outcome: Outcome, sources: Sources, stamp: Stamp, regions: Sequence[Region]) -> Any:
+def report(outcome: Outcome, sources: Sources, stamp: Stamp, regions: Sequence[Region], results: Sequence[Any]) -> Any:
     """Builds the report of a study.
 
     Args:
@@ -91,6 +88,8 @@ def report(outcome: Outcome, sources: Sources, stamp: Stamp, regions: Sequence[R
         sources: its headers.
         stamp: identity of the results.
         regions: segmentations that were written.
+        results: identifiers of all other results of the study, those segmentations among them; they become evidence
+            of the current procedure (PS3.3 C.17.2.3), so that who finds the report finds them.
 
     Returns:
         A highdicom.sr.Comprehensive3DSR.
@@ -112,7 +111,7 @@ def report(outcome: Outcome, sources: Sources, stamp: Stamp, regions: Sequence[R
         content[0].ContentSequence.insert(-1, _library(images))
     first = sources.headers[0]
     made = Comprehensive3DSR(
-        evidence=[without_patient(first), *map(reference_only, sources.headers[1:]), *(r.evidence for r in regions)],
+        evidence=[without_patient(first), *map(reference_only, sources.headers[1:]), *results],
         content=content[0],
         is_complete=outcome.status == "ANALYSED",
         is_final=False,

@@ -15,7 +15,7 @@ from medical.pseudonyms import Pseudonyms
 from medical.results.key_objects import key_objects
 from medical.results.layers import Layer, layers
 from medical.results.parametric_map import parametric_map
-from medical.results.report import Region, region, report
+from medical.results.report import Region, reference_only, region, report
 from medical.results.segmentation import segmentation
 from medical.results.settings import Kind, ResultError, ResultSettings, Written
 from medical.results.sources import Sources, read_sources
@@ -61,6 +61,7 @@ def write_results(
 
 
 def _write(outcome: Outcome, sources: Sources, stamp: Stamp, settings: ResultSettings, files: "_Files") -> None:
+    """Writes the report last: it refers to all others."""
     regions: list[Region] = []
     marks = settings.with_heatmaps
     if settings.wants(Kind.SEG) or settings.wants(Kind.PM):
@@ -71,7 +72,7 @@ def _write(outcome: Outcome, sources: Sources, stamp: Stamp, settings: ResultSet
     if settings.wants(Kind.KO):
         files.write(_built("key objects", lambda: key_objects(outcome, sources, stamp, with_heatmaps=marks)), Kind.KO)
     if settings.wants(Kind.SR):
-        files.write(_built("report", lambda: report(outcome, sources, stamp, regions)), Kind.SR)
+        files.write(_built("report", lambda: report(outcome, sources, stamp, regions, files.references)), Kind.SR)
 
 
 def _write_layer(layer: Layer, place: int, stamp: Stamp, settings: ResultSettings, files: "_Files") -> list[Region]:
@@ -91,12 +92,13 @@ def _write_layer(layer: Layer, place: int, stamp: Stamp, settings: ResultSetting
 
 @dataclass
 class _Files:
-    """Files of one study that become visible together."""
+    """Files of one study that become visible together, and the identifiers of their objects."""
 
     folder: Path
     pseudonym: str
     pseudonyms: Pseudonyms
     written: list[Written] = field(default_factory=list)
+    references: list[Any] = field(default_factory=list)
 
     def write(self, made: Any | None, kind: Kind) -> None:
         """Writes an object under a name that nobody takes for finished; nothing where there is none."""
@@ -105,6 +107,7 @@ class _Files:
         uid = str(made.SOPInstanceUID)
         path = self.folder / f"{self.pseudonym}-{kind}-{self.pseudonyms.of(uid)}.dcm"
         self.written.append(Written(path, str(made.SOPClassUID), uid, kind))
+        self.references.append(reference_only(made))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with _part(path).open("wb") as file:

@@ -30,6 +30,9 @@ def logged():
     stream = io.StringIO()
     set_up_logging(stream, ["PEER", "SENDER", "pacs"])
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    for handler in root.handlers:
+        if handler not in before[0]:
+            handler.close()
     root.handlers, warnings.showwarning, sys.excepthook, threading.excepthook = before[0], *before[2:]
     root.setLevel(before[1])
 

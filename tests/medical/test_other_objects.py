@@ -150,7 +150,7 @@ def test_the_service_says_the_same(chest_model, tmp_path):
     assert uids[0] == uids[1]
 
 
-def test_the_run_says_how_many_of_which_kind(chest_model, call, tmp_path):
+def test_the_run_says_how_many_of_which_kind(chest_model, call, tmp_path, logged):
     add_others(write_chests(tmp_path / "in", range(2)), 0, "88.11", "66.4")
     status, said, err = call("triage", "run", chest_model[1], tmp_path / "in", "--out", tmp_path / "out")
     assert status == 0, err

@@ -66,6 +66,21 @@ def test_the_report_of_a_volume(tmp_path):
     assert region.tracking_uid == segment.TrackingUID
 
 
+def test_the_report_names_all_other_results(tmp_path):
+    made = written(cases.outcome(cases.volume(ct_series(), tmp_path / "in")), tmp_path / "out")
+    assert set(made) == set(Kind)
+    read = pydicom.dcmread(made[Kind.SR].path)
+    (evidence,) = read.CurrentRequestedProcedureEvidenceSequence
+    named = {
+        str(one.ReferencedSOPInstanceUID): str(one.ReferencedSOPClassUID)
+        for series in evidence.ReferencedSeriesSequence
+        for one in series.ReferencedSOPSequence
+    }
+    for kind in set(Kind) - {Kind.SR}:
+        assert named.pop(made[kind].uid) == made[kind].sop_class
+    assert len(named) == 8  # the slices
+
+
 def test_the_algorithm_and_its_equipment_are_in_every_object(tmp_path):
     made = written(cases.outcome(cases.volume(ct_series(), tmp_path / "in")), tmp_path / "out")
     series = set()

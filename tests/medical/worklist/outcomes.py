@@ -55,8 +55,8 @@ def outcome(
     return Outcome(**{**facts, **changes})
 
 
-def refused_file(reason=Reason.SOP_CLASS, detail="a structured report holds no pixels"):
-    return RefusedFile(Path("/not/shown"), Refusal(reason, detail))
+def refused_file(reason=Reason.SOP_CLASS, detail="PET objects are not analysed", kind="PET"):
+    return RefusedFile(Path("/not/shown"), Refusal(reason, detail), kind=kind)
 
 
 def morning():

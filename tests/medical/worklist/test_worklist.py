@@ -148,6 +148,18 @@ def test_what_was_not_analysed_keeps_its_priority_and_says_why(tmp_path):
     assert row["reasons"] == ["GANTRY_TILT: 12 degrees"]
 
 
+def test_objects_that_are_no_images_are_counted_and_are_no_part_that_was_missed(tmp_path):
+    others = [refused_file(Reason.NO_IMAGE, kind="Basic Text SR")] * 2 + [refused_file(Reason.RESULT, kind="=SEG")]
+    table, document, html = written(tmp_path, [outcome(1, 0.5, others=tuple(others), objects=5)])
+    (row,) = document["studies"]
+    assert (row["status"], row["objects"], row["not_analysed"], row["reasons"]) == ("ANALYSED", 5, 0, [])
+    assert row["no_images"] == {"Basic Text SR": 2, "=SEG": 1}
+    assert table[0]["no_images"] == "2 x Basic Text SR, 1 x =SEG"
+    words = " ".join(unescape(re.sub("<[^>]*>", " ", html)).split())
+    assert "5 objects 3 are no images 2 Basic Text SR, 1 =SEG" in words
+    assert "in part only" not in words
+
+
 def test_no_identifier_but_the_one_that_was_given(tmp_path):
     found = [replace(one, refused=(refused_file(),)) for one in morning()]
     write_worklist(found, tmp_path, ABOUT, identifiers={found[0].study: "ACC-77"})
