@@ -138,7 +138,7 @@ def audit_command(
     found = []
     with bars(delay=1.0) as progress:
         for name, examples in _experiments(dataset, folder, category):
-            found.append(audit(name, plain(slices_of(examples)), progress))
+            found.append(audit(name, plain(slices_of(examples), tables=False), progress))
             if not as_json:
                 typer.echo(found[-1].in_words() + "\n")
     if as_json:

@@ -102,7 +102,8 @@ def pixels(example: Example) -> NDArray[Any]:
         explain.
 
     Raises:
-        ImageFileError: the file cannot be read, or is a DICOM file or a volume, which `plain` makes pictures of.
+        ImageFileError: the file cannot be read; the row is a volume; or it is a DICOM file or a volume, which `plain`
+            makes pictures of.
     """
     if example.row is None:
         from anomaly.images import read_image
@@ -121,7 +122,9 @@ def pixels(example: Example) -> NDArray[Any]:
     image: NDArray[Any] = table[{TRAIN: "train", VALIDATION: "val", TEST: "test"}[example.split] + "_images"][
         example.row
     ]
-    return image if image.ndim == 3 and image.shape[-1] == 3 else image[..., None]
+    if image.ndim == 3 and image.shape[-1] != 3:
+        raise ImageFileError(example.path, f"holds volumes of {image.shape} voxels, which are no images")
+    return image if image.ndim == 3 else image[..., None]
 
 
 def _medmnist(category: str, label: NDArray[Any]) -> tuple[int, str]:

@@ -60,16 +60,16 @@ def slices_of(examples: Sequence[Example], limit: int | None = None, folder: Pat
     return [*(e for e in examples if not is_volume(e)), *(one for slices in found for one in slices)]
 
 
-def plain(examples: Sequence[Example], folder: Path | None = None) -> list[Example]:
+def plain(examples: Sequence[Example], folder: Path | None = None, tables: bool = True) -> list[Example]:
     """Returns examples whose files are ordinary images, one for each; those that are already stay as they are.
 
     Args:
         examples: images, DICOM files and rows of tables; volumes go through `slices_of` first.
         folder: where images are written; `cache_folder` by default.
+        tables: whether rows of tables become files; otherwise they stay rows.
 
     Raises:
-        DatasetError: images cannot be read, for DICOM files with the code of the refusal; lists them. Or a row is a
-            volume.
+        DatasetError: images cannot be read, for DICOM files with the code of the refusal; lists them.
     """
     place, found = folder or cache_folder(), list(examples)
     dicoms = [i for i, example in enumerate(found) if example.path.suffix.lower() in dicom.SUFFIXES]
@@ -81,7 +81,7 @@ def plain(examples: Sequence[Example], folder: Path | None = None) -> list[Examp
             written = _each([found[i] for i in dicoms], write, "DICOM files written as PNG")
         for i, example in zip(dicoms, written, strict=True):
             found[i] = example
-    rows = [i for i, example in enumerate(found) if example.row is not None]
+    rows = [i for i, example in enumerate(found) if tables and example.row is not None]
     for i, example in zip(
         rows, _each([found[i] for i in rows], partial(_of_row, folder=place), "rows", 1), strict=True
     ):
@@ -131,8 +131,6 @@ def _of_row(example: Example, folder: Path) -> Example:
     target = folder / _name(example.path) / f"{example.split}-{example.row:07}.png"
     if not target.is_file():
         image = pixels(example)
-        if image.ndim != 3:
-            raise DatasetError(f"{example.path} holds volumes {image.shape[:-1]}, which are no images")
         _write(target, image[..., 0] if image.shape[2] == 1 else image)
     return example._replace(path=target, row=None)
 

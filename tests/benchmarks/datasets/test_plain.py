@@ -213,6 +213,32 @@ def test_rows_of_tables_become_files(make, tmp_path):
         plain(load("medmnist", tmp_path / "med", "organmnist3d"))
 
 
+def test_the_audit_leaves_tables_as_they_are(make, tmp_path, cache):
+    make("medmnist", tmp_path)
+    examples = load("medmnist", tmp_path, "octmnist")
+    assert plain(examples, tables=False) == examples
+    assert not cache.exists()
+    with pytest.raises(DatasetError, match="holds volumes"):
+        audit("volumes", load("medmnist", tmp_path, "adrenalmnist3d"))
+
+
+@pytest.mark.parametrize(
+    ("name", "category", "split"),
+    [
+        ("visa", "pcb1", OFFICIAL),
+        ("elpv", "mono", OFFICIAL),  # all for training, and no groups: `bench run` refuses it
+        ("chexpert", "", VALIDATED),
+        ("kolektor_sdd", "", GROUPS),
+        ("rsna_pneumonia", "", GROUPS),
+        ("brats", "t1", GROUPS),
+        ("vindr_cxr", "", OFFICIAL),
+    ],
+)
+def test_whose_split_it_is(name, category, split, make, tmp_path):
+    make(name, tmp_path)
+    assert with_test_part(load(name, tmp_path, category))[1] == split
+
+
 def test_patients_are_on_one_side_and_the_line_says_whose_split_it_is():
     patients = [f"patient{i}" for i in range(400)]
     examples = [
