@@ -27,7 +27,7 @@ def with_test_part(examples: Sequence[Example]) -> tuple[list[Example], str]:
     if any(example.split == VALIDATION for example in known):
         return [_moved(e, VALIDATION) if e.label in (NORMAL, ANOMALOUS) else e for e in examples], VALIDATED
     learned = [example for example in known if example.split == TRAIN]
-    if not all(example.group for example in learned):
+    if not learned or not all(example.group for example in learned):
         return list(examples), OFFICIAL
     return [_moved(e, TRAIN) if e.group and is_tested(e.group) else e for e in examples], GROUPS
 

@@ -232,6 +232,7 @@ def test_the_audit_leaves_tables_as_they_are(make, tmp_path, cache):
         ("rsna_pneumonia", "", GROUPS),
         ("brats", "t1", GROUPS),
         ("vindr_cxr", "", OFFICIAL),
+        ("medmnist", "bloodmnist", OFFICIAL),  # no class of it is normal
     ],
 )
 def test_whose_split_it_is(name, category, split, make, tmp_path):
