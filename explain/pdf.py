@@ -22,7 +22,7 @@ A4 = 8.27, 11.69
 MARGIN = 0.06
 LINE = 0.0165
 """Height of a line of text as a share of the page."""
-CHARACTERS = 128
+CHARACTERS = 122
 """Characters of a line of text."""
 BOLD = 0.88
 """Share of them that a line of bold text holds."""

@@ -11,6 +11,8 @@ UNSTABLE = 1.0
 """Sensitivity above which a map changes by more than itself."""
 PREDICTS_NOTHING = 0.95
 """Infidelity above which a map predicts nothing."""
+HARDLY = 0.1
+"""Share of the anomaly that must go with the strongest 4 % of the image; 4 % would go if it were spread evenly."""
 
 
 KNOW_NOTHING = ("edges", "random")
@@ -77,14 +79,7 @@ def _warnings(
     if explanation.check is not None and not explanation.check.holds:
         warnings.append(f"The method did not keep its own promise: {explanation.check.in_words()}.")
     if found is not None:
-        chance = control.get("random")
-        if found.removed <= found.removed_by_chance or (chance and found.deletion_auc >= chance.deletion_auc):
-            warnings.append("No better than chance: removing what it marks is no more use than removing at random.")
-        edges = control.get("edges")
-        if edges and found.deletion_auc >= edges.deletion_auc:
-            warnings.append("No better than the edges of the image, which know nothing of the model.")
-        if found.infidelity > PREDICTS_NOTHING:
-            warnings.append("It does not predict what removals do to the score.")
+        warnings += _unfaithful(found, control)
     if stable is not None:
         if stable.about_the_image:
             warnings.append(
@@ -93,4 +88,22 @@ def _warnings(
             )
         if stable.sensitivity > UNSTABLE:
             warnings.append("It does not hold still: noise that nobody sees changes it by more than itself.")
+    return warnings
+
+
+def _unfaithful(found: Faithfulness, control: Mapping[str, Faithfulness | None]) -> list[str]:
+    warnings = []
+    chance = control.get("random")
+    if found.removed <= found.removed_by_chance or (chance and found.deletion_auc >= chance.deletion_auc):
+        warnings.append("No better than chance: removing what it marks is no more use than removing at random.")
+    edges = control.get("edges")
+    if edges and found.deletion_auc >= edges.deletion_auc:
+        warnings.append("No better than the edges of the image, which know nothing of the model.")
+    if found.removed < HARDLY:
+        warnings.append(
+            "What it marks carries hardly any of the anomaly: it marks the wrong places, or the anomaly is spread "
+            "over the image and no map can point at it."
+        )
+    if found.infidelity > PREDICTS_NOTHING:
+        warnings.append("It does not predict what removals do to the score.")
     return warnings

@@ -5,7 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Bool, Float32
 
 from anomaly.calibration import Calibration
@@ -171,7 +172,7 @@ class ReportWriter:
             plot = figures.curves_figure(part, self.about.wording)
             curves = figures.encoded(plot, "png")
             self._write_figure(f"{stem}_curves", plot, curves)
-        page = PartPage(part, _uri(drawn), _uri(curves) if curves else "", f"{FIGURES}/{stem}.svg")
+        page = PartPage(_light(part), _uri(drawn), _uri(curves) if curves else "", f"{FIGURES}/{stem}.svg")
         self._pages.append(page)
         place = f"{self.about.wording.case} {self.chosen.index(part.judged) + 1} of {len(self.chosen)}"
         self._pdf.part(page, drawn, curves, place, self.about.calibration.ng.value)
@@ -276,6 +277,17 @@ class ReportWriter:
             stem = f"{plain}-{number}"
         self._stems.add(stem)
         return stem
+
+
+def _light(part: Part) -> Part:
+    """Returns a part without its pixels, which are drawn: words and numbers of many parts are held to the end."""
+    gone = np.zeros((1, 1), np.float32)
+    explained = tuple(
+        replace(one, explanation=replace(one.explanation, map=gone), marked=gone > 0) for one in part.explained
+    )
+    view = replace(part.view, picture=np.zeros((1, 1, 3), np.uint8), twin=None, nearest=None)
+    twin = replace(part.twin, image=torch.zeros(1, 1, 1))
+    return replace(part, image=gone[..., None], view=view, twin=twin, explained=explained, mask=None)
 
 
 def _row(part: Part, page: PartPage) -> dict[str, Any]:

@@ -170,6 +170,8 @@ def test_trust_calls_out_what_is_wrong(judge):
     assert len(trust(map_of, good, blind, on, control).warnings) == 2
     broken = Explanation("ig", map_of.map, check=Check("completeness", 0.4, 0.1))
     assert "40.0 %" in trust(broken, good, calm, on, control).warnings[0]
+    hardly = replace(good, removed=0.05, removed_by_chance=-0.1)
+    assert "hardly any" in trust(map_of, hardly, calm, on, control).warnings[0]
     unjudged = trust(map_of, None, calm, Ground(1.0, 2.0), {})
     assert unjudged.word == "not judged"
     assert trust(map_of, good, calm, replace(on, normal=False), control).word == "doubtful"

@@ -16,7 +16,7 @@ from explain.nearest import PatchSearch
 from explain.perturbation import Occlusion
 from explain.stability import randomised
 from explain.subject import Subject
-from explain.twin import Normals, blurred, make_twin, nearest_patches, reconstruction
+from explain.twin import Normals, Twin, blurred, make_twin, nearest_image, nearest_patches, reconstruction
 
 SPEC = InputSpec(channels=1, size=(64, 96))
 RANGE = (0.0, 255.0)
@@ -164,6 +164,25 @@ def test_twin_of_a_defective_image_is_normal_where_the_defect_is(subspace, image
     good = sample_images(SPEC, 1, seed=1)[0]
     same = nearest_patches(good, Normals(("itself",), (good,)), RANGE)
     np.testing.assert_allclose(same.image, good.float(), atol=0.5)
+
+
+def test_the_whole_normal_image_that_fits_best(normals):
+    brighter = (normals.images[3].float() + 12).clamp(0, 255)
+    found = nearest_image(brighter, normals, RANGE)
+    assert (found.kind, found.sources) == ("nearest normal image", ("3.png",))
+    np.testing.assert_allclose(found.image, brighter, atol=1.0)
+
+
+def test_a_whole_normal_image_stands_in_where_the_mosaic_is_strange(subspace, image, normals, monkeypatch):
+    assert make_twin(subspace, image, normals).kind == "nearest normal patches"
+    noise = 255 * torch.rand(image.shape, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr("explain.twin.nearest_patches", lambda *_: Twin(noise, "nearest normal patches", ("0.png",)))
+    found = make_twin(subspace, image, normals)
+    assert found.kind == "nearest normal image"
+    assert float(subspace(found.image[None]).score) < float(subspace(image[None]).score)
+    # the score may be another one than that of the scorer, as for slices of a volume
+    for scores, kind in (((4.0, 2.1, 0.0), "nearest normal image"), ((4.0, 1.9, 0.0), "nearest normal patches")):
+        assert make_twin(subspace, image, normals, lambda _, told=scores: torch.tensor(told)).kind == kind
 
 
 def test_blur_is_no_normal_content(subspace, image):
