@@ -111,7 +111,9 @@ class Run:
         self._replace(outcome)
         log(Event.WRITTEN, study=outcome.pseudonym, count=len(written))
         made = Subject("study", outcome.pseudonym, Counter(one.sop_class for one in written))
-        self._trail.record(AuditEvent.EXPORT, [self._program, Participant("dicom folder", AuditRole.DESTINATION_MEDIA)], [made])
+        self._trail.record(
+            AuditEvent.EXPORT, [self._program, Participant("dicom folder", AuditRole.DESTINATION_MEDIA)], [made]
+        )
 
     def _replace(self, outcome: Outcome) -> None:
         """Removes what an earlier run wrote of the study with another model or other settings: it is judged anew."""

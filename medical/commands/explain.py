@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from medical.reading import PixelReader
 
 EXIT_SOME_FAILED = 1
-LOG = "run.log"
+LOG, STUDIES = "run.log", "studies.csv"
 
 
 def explain_command(
     model: Annotated[Path, typer.Argument(help="Model that `anomaly triage fit` wrote.")],
     paths: Annotated[list[Path], typer.Argument(help="DICOM files, folders, DICOMDIR or ZIP archives.")],
-    out: Annotated[Path, typer.Option(help="Folder for report.html, report.pdf, report.json and figures/.")],
+    out: Annotated[Path, typer.Option(help="Folder for report.html, .pdf, .json, figures/ and studies.csv.")],
     methods: Annotated[
         str,
         typer.Option(help="Comma separated: gradcam, guided_gradcam, ig, occlusion, gradient_shap, kernel_shap, lime."),
@@ -50,7 +50,8 @@ def explain_command(
 
     Studies are read, refused and judged as by `anomaly triage run`. Maps show what the model reacts to, not where
     disease is: not for finding, outlining, measuring or ruling out anything. Give --normals: without normal studies,
-    regions are replaced by a blur, which says less. Research use, not a medical device.
+    regions are replaced by a blur, which says less. The report names studies by pseudonyms; studies.csv alone says
+    which they are. Research use, not a medical device.
 
     Exit status: 0 done; 1 done, but some objects could not be analysed (the report says why); 2 not done.
 
@@ -76,7 +77,9 @@ def explain_command(
     pseudonyms, key = pseudonyms_with(key_file)
     with _for_its_owner():
         set_up_logging(made_folder(out) / LOG)
-        run = Run(out, triage_model, pseudonyms, key, dicom=False, with_heatmaps=False)
+        run = Run(
+            out, triage_model, pseudonyms, key, dicom=False, with_heatmaps=False, command="anomaly triage explain"
+        )
         with (
             bars() as progress,
             PixelReader() as reader,
@@ -90,6 +93,7 @@ def explain_command(
             for outcome in triage.outcomes(inventory.studies):
                 run.add(outcome)
                 advance(1)
+            _write_studies(out / STUDIES, run.outcomes)
             content = _normals(normals, triage_model, reader, pseudonyms, progress) if normals else None
             scored = {judged_of(one): one for one in run.outcomes if one.refusal is None}
             judged = sorted(scored, key=lambda one: (-one.score, one.name))
@@ -126,6 +130,21 @@ def _for_its_owner() -> Iterator[None]:
         yield
     finally:
         os.umask(before)
+
+
+def _write_studies(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Writes which study each pseudonym stands for, apart from the report, which can then be passed on without it."""
+    import csv
+    import io
+
+    from medical.privacy.files import whole_file
+
+    stream = io.StringIO(newline="")
+    table = csv.writer(stream)
+    table.writerow(["pseudonym", "study_instance_uid"])
+    table.writerows([outcome.pseudonym, outcome.study] for outcome in outcomes)
+    with whole_file(path) as file:
+        file.write(stream.getvalue().encode())
 
 
 def _normals(
@@ -165,7 +184,7 @@ def _about(model: TriageModel, methods: Sequence[str], content: NormalContent | 
         normals=(f"content of {content.studies} normal studies, not shown",) if content else (),
         seed=seed,
         wording=wording(model.artifact.calibration),
-        beside=(LOG, AUDIT, f"{AUDIT}.head", f"{AUDIT}.lock"),
+        beside=(LOG, STUDIES, AUDIT, f"{AUDIT}.head", f"{AUDIT}.lock"),
     )
 
 

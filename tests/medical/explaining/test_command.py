@@ -7,11 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pydicom
 import pytest
 
 from tests.medical.phantoms import PLANTED
 from tests.medical.studies import write_chests
+
+pytestmark = pytest.mark.slow
 
 ANOMALY = Path(sys.executable).with_name("anomaly")
 NOTICE = "NOT FOR DIAGNOSTIC USE"
@@ -85,6 +89,30 @@ def test_every_page_of_the_pdf_says_it(text_of_pdf):
     assert all(NOTICE in page for page in pages)
 
 
+@pytest.mark.peer
+@pytest.mark.parametrize("width", [1280, 500])
+def test_the_page_in_a_browser_without_a_network(explained, tmp_path, width):
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
+    offline = ["--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking", "--disable-component-update"]
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync", "--no-first-run"]
+    shot = tmp_path / "shot.png"
+    wanted = [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", f"--window-size={width},2400"]
+    page = (explained[0] / "report.html").as_uri()
+    done = subprocess.run(
+        [browser, *quiet, *offline, *wanted, "--enable-logging=stderr", page],
+        capture_output=True, text=True, timeout=180, check=True,
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr
+    pixels = cv2.imread(str(shot)).astype(int)
+    assert pixels.shape[1] == width
+    band = pixels[:30, : width - 20]
+    assert band.min() < 40  # the dark band of the notice,
+    assert (band.min(axis=2) > 200).mean() > 0.01  # with its words
+    assert (np.ptp(pixels, axis=2) > 80).mean() > 0.005  # the maps are there, in colour
+
+
 def test_figures_say_it(explained):
     drawn = sorted((explained[0] / "figures").glob("*.svg"))
     assert drawn
@@ -107,6 +135,9 @@ def test_nothing_that_is_written_names_a_patient(explained, incoming, text_of_pd
         "names": " ".join(str(p.relative_to(out)) for p in out.rglob("*")),
     }
     assert len(written) > 8
+    studies = written.pop("studies.csv")  # which alone says which study is which
+    assert "PLANTED" not in studies
+    assert {line.split(",")[1] for line in studies.split()[1:]} == {str(h.StudyInstanceUID) for h in headers}
     for name, content in written.items():
         assert [value for value in planted if value in content] == [], name
     info = subprocess.run(["pdfinfo", out / "report.pdf"], capture_output=True, text=True, check=True).stdout
@@ -121,6 +152,7 @@ def test_log_and_audit_trail(explained):
     out, _ = explained
     events = [json.loads(line)["event"] for line in (out / "run.log").read_text().splitlines()]
     assert (events[0], events[-1], events.count("analysed")) == ("started", "stopped", 3)
+    assert "anomaly triage explain" in (out / "audit.jsonl").read_text()
     status, said, _ = anomaly("triage", "audit", "verify", out / "audit.jsonl")
     assert status == 0, said
 
