@@ -56,7 +56,9 @@ def slices_of(examples: Sequence[Example], limit: int | None = None, folder: Pat
 
         tested, others = ([v for v in volumes if (v.split == TEST) is side] for side in (True, False))
         volumes = [*spaced(others, limit), *spaced(tested, limit)]
-    found = _each(volumes, partial(_slices, folder=folder or cache_folder()), "volumes cut into slices")
+    place = folder or cache_folder()
+    index, cutting = partial(_index, folder=place), partial(_slices, folder=place)
+    found = _each(volumes, index, cutting, "volumes cut into slices", _WORKERS)
     return [*(e for e in examples if not is_volume(e)), *(one for slices in found for one in slices)]
 
 
@@ -76,23 +78,27 @@ def plain(examples: Sequence[Example], folder: Path | None = None, tables: bool 
     if dicoms:
         from medical.reading import PixelReader
 
+        target = partial(_png_of_dicom, folder=place)
         with PixelReader() as reader:
             write = partial(_of_dicom, folder=place, reader=reader)
-            written = _each([found[i] for i in dicoms], write, "DICOM files written as PNG")
+            written = _each([found[i] for i in dicoms], target, write, "DICOM files written as PNG", _WORKERS)
         for i, example in zip(dicoms, written, strict=True):
             found[i] = example
     rows = [i for i, example in enumerate(found) if tables and example.row is not None]
-    for i, example in zip(
-        rows, _each([found[i] for i in rows], partial(_of_row, folder=place), "rows", 1), strict=True
-    ):
+    target, write = partial(_png_of_row, folder=place), partial(_of_row, folder=place)
+    for i, example in zip(rows, _each([found[i] for i in rows], target, write, "rows written as PNG", 1), strict=True):
         found[i] = example
     return found
 
 
+def _index(example: Example, folder: Path) -> Path:
+    return folder / _name(example.path, *example.masks) / "slices.json"
+
+
 def _slices(example: Example, folder: Path) -> list[Example]:
     mask = next(iter(example.masks), None)
-    place = folder / _name(example.path, *example.masks)
-    index = place / "slices.json"
+    index = _index(example, folder)
+    place = index.parent
     if not index.is_file():
         marked = {one.position: _write_slice(place, one) for one in cut(example.path, mask)}
         _atomically(index, lambda path: path.write_text(json.dumps(marked), encoding="utf-8"))
@@ -119,44 +125,58 @@ def _write_slice(place: Path, one: Slice) -> bool | None:
     return bool(one.marked.any())
 
 
+def _png_of_dicom(example: Example, folder: Path) -> Path:
+    return folder / f"{_name(example.path)}.png"
+
+
 def _of_dicom(example: Example, folder: Path, reader: Any) -> Example:
-    target = folder / f"{_name(example.path)}.png"
+    target = _png_of_dicom(example, folder)
     if not target.is_file():
         picture = dicom.read_dicom(example.path, reader)
         _write(target, picture.pixels, picture.about)
     return example._replace(path=target)
 
 
+def _png_of_row(example: Example, folder: Path) -> Path:
+    return folder / _name(example.path) / f"{example.split}-{example.row:07}.png"
+
+
 def _of_row(example: Example, folder: Path) -> Example:
-    target = folder / _name(example.path) / f"{example.split}-{example.row:07}.png"
+    target = _png_of_row(example, folder)
     if not target.is_file():
         image = pixels(example)
         _write(target, image[..., 0] if image.shape[2] == 1 else image)
     return example._replace(path=target, row=None)
 
 
-def _each(examples: Sequence[Example], do: Callable[[Example], Any], what: str, workers: int = _WORKERS) -> list[Any]:
-    """Does it for every example, in threads; all of them or none."""
-    found: list[Any] = []
+def _each(
+    examples: Sequence[Example],
+    target: Callable[[Example], Path],
+    do: Callable[[Example], Any],
+    what: str,
+    workers: int,
+) -> list[Any]:
+    """Does it for every example, all or none: in threads and with a bar for those whose target is not there yet."""
+    missing = [example for example in examples if not target(example).is_file()]
     failures: list[ImageFileError] = []
 
-    def tried(example: Example) -> Any:
+    def tried(example: Example) -> ImageFileError | None:
         try:
-            return do(example)
+            do(example)
         except ImageFileError as error:
             return error
+        return None
 
-    with active_bars() as progress, ThreadPoolExecutor(min(workers, os.cpu_count() or 1)) as pool:
-        step = progress(what, len(examples)) if examples else None
-        for one in pool.map(tried, examples):
-            (failures if isinstance(one, ImageFileError) else found).append(one)
-            if step is not None:
+    if missing:
+        with active_bars() as progress, ThreadPoolExecutor(min(workers, os.cpu_count() or 1)) as pool:
+            step = progress(what, len(missing))
+            for error in pool.map(tried, missing):
+                failures += [error] if error is not None else []
                 step(1)
     if failures:
-        raise DatasetError(
-            f"{len(failures)} of {len(examples)} files cannot be used: {listed(list(map(str, failures)))}"
-        )
-    return found
+        words = listed(list(map(str, failures)))
+        raise DatasetError(f"{len(failures)} of {len(examples)} files cannot be used: {words}")
+    return [do(example) for example in examples]
 
 
 def _name(*paths: Path) -> str:

@@ -8,6 +8,7 @@ import pytest
 from anomaly.detector import Scores
 from anomaly.errors import DatasetError, ImageFileError
 from anomaly.images import image_info, read_image
+from anomaly.progress import _ACTIVE
 from benchmarks.audit import audit
 from benchmarks.audit.fingerprints import of_file
 from benchmarks.datasets import ANOMALOUS, NORMAL, SETS, TEST, TRAIN, UNKNOWN, Example, load, truth
@@ -177,6 +178,25 @@ def test_pictures_are_written_once_and_anew_after_a_change(tmp_path, cache):
     nifti(tmp_path / "BraTS2021_00003/BraTS2021_00003_flair.nii.gz", brain(), "LPS")
     assert not set(times) & {e.path for e in slices_of(load("brats", tmp_path, "flair"))}
     assert not list(cache.rglob(".*"))
+
+
+def test_a_bar_is_shown_only_for_what_is_not_there_yet(make, tmp_path):
+    make("vindr_cxr", tmp_path)
+    shown = []
+
+    def bar(what, steps):
+        shown.append((what, steps))
+        return lambda done: None
+
+    token = _ACTIVE.set(bar)
+    try:
+        examples = load("vindr_cxr", tmp_path)
+        plain(examples[:2])
+        plain(examples)
+        plain(examples)
+    finally:
+        _ACTIVE.reset(token)
+    assert shown == [("DICOM files written as PNG", 2), ("DICOM files written as PNG", 3)]
 
 
 @pytest.mark.parametrize(
