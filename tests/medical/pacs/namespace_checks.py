@@ -277,7 +277,7 @@ def test_a_real_model_judges_studies_and_its_results_reach_the_pacs(orthanc, ser
     ill = write_chests(tmp_path / "ill", range(700, 701), abnormal=True) / "700.dcm"
     hand = write_chests(tmp_path / "hand", range(701, 702), BodyPartExamined="HAND") / "701.dcm"
     assert storescu([ill, hand]).returncode == 0
-    started.wait_for("delivered", 2)
+    started.wait_for("delivered", 2, 120)  # the model and its libraries are loaded first
     found = {}
     for file in (ill, hand):
         found[file.stem] = orthanc.modalities(str(dcmread(file).StudyInstanceUID))
