@@ -32,7 +32,9 @@ def explain_command(
     out: Annotated[Path, typer.Option(help="Folder for report.html, .pdf, .json, figures/ and studies.csv.")],
     methods: Annotated[
         str,
-        typer.Option(help="Comma separated: gradcam, guided_gradcam, ig, occlusion, gradient_shap, kernel_shap, lime."),
+        typer.Option(
+            help="Comma separated: gradcam, guided_gradcam, ig, occlusion, gradient_shap, kernel_shap, lime, residual."
+        ),
     ] = "gradcam,ig,occlusion",
     normals: Annotated[
         list[Path] | None,

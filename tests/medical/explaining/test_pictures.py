@@ -13,7 +13,7 @@ from medical.explaining.wording import BADGES, wording
 from medical.pseudonyms import Pseudonyms
 from medical.refusals import RefusedError
 from medical.triage import Triage
-from tests.medical.phantoms import projection
+from tests.medical.phantoms import enhanced_ct, projection
 from tests.medical.studies import write_chests, write_heads
 
 EDGES = {
@@ -99,6 +99,19 @@ def test_letters_follow_the_orientation(orientation, decoder, studies_in, tmp_pa
         assert drawn.edges == EDGES[orientation]
         grey = np.clip(((volume.values[index] - 39.5) / 399 + 0.5) * 255, 0, 255)
         np.testing.assert_allclose(drawn.picture[..., 0], grey, atol=1.5)  # it is this slice, not another one
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_slices_of_one_multi_frame_object(shuffled, decoder, studies_in, tmp_path):
+    enhanced_ct(shuffled=shuffled).save_as(tmp_path / "one.dcm", enforce_file_format=True)
+    (study,) = studies_in(tmp_path)
+    volume = decoder.volume(study.series[0])
+    count = len(volume.values)
+    for index in range(count):
+        drawn = draw_slice(volume, index, volume.values[index])
+        assert drawn.place == f"frame {count - index if shuffled else index + 1}"
+        assert drawn.edges == EDGES["axial"]
+        assert np.corrcoef(drawn.picture[..., 0].ravel(), volume.values[index].ravel())[0, 1] > 0.7
 
 
 def test_an_object_without_orientation_says_so(studies_in, decoder, tmp_path):
