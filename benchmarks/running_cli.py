@@ -30,7 +30,7 @@ def run_command(
     epochs: Annotated[int, typer.Option(help="Passes of anomalib's trained models.")] = 20,
     runs: Annotated[int, typer.Option(help="Timed calls of the latency at batch 1.")] = 50,
     held_out: Annotated[float, typer.Option(help="Share of the training normals that makes the thresholds.")] = 0.25,
-    ray: Annotated[bool, typer.Option("--ray", help="Rows side by side through Ray (install it yourself).")] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Rows side by side through Ray (extra `ray`).")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Set earlier results of the folder aside.")] = False,
 ) -> None:
     """Measure detectors and peers on data sets: one row per set or product, detector, backbone and seed.

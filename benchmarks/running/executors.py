@@ -40,9 +40,7 @@ def require_ray() -> None:
         MissingExtraError: it is not.
     """
     if find_spec("ray") is None:
-        raise MissingExtraError(
-            "--ray needs the package 'ray': pip install ray; without --ray rows run one by one here"
-        )
+        raise MissingExtraError.of("ray", "ray", "bench run --ray")
 
 
 def on_ray(threads: int) -> Executor[Any]:

@@ -52,7 +52,7 @@ print("WHOLE")
 
 @pytest.mark.peer
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install ray")
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'anomaly-suite[ray]'")
 def test_ray_does_the_jobs_on_the_loopback_interface_and_a_dead_worker_stops_no_other(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (tmp_path / "script.py").write_text(REAL)
