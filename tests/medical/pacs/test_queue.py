@@ -295,7 +295,7 @@ def test_a_foreign_or_newer_database_is_refused(tmp_path):
     with sqlite3.connect(file) as foreign:
         foreign.execute("CREATE TABLE photographs (id)")
     foreign.close()
-    with pytest.raises(QueueError, match="no queue of the PACS service .it has the tables photographs"):
+    with pytest.raises(QueueError, match=r"no queue of the PACS service .it has the tables photographs"):
         Database.open(file, create=True)
     file.write_bytes(b"not a database, but long enough to look like one" * 100)
     with pytest.raises(QueueError, match="no SQLite database"):
