@@ -183,6 +183,7 @@ def test_several_images_of_a_study(chest_model, judged, decoder, tmp_path):
     assert len(parts) == 1  # the other one would not be flagged by itself
 
 
+@pytest.mark.slow
 def test_slices_of_a_model_of_whole_volumes(fitted, judged, decoder, tmp_path):
     small = ["steps=2", "patch=[4,16,16]", "widths=[4,8]", "batch=2"]
     wishes = Wishes(geometry="volume", window=(-1000.0, 400.0), voxel=(2.5, 1.0, 1.0))
