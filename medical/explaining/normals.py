@@ -16,7 +16,7 @@ from explain.twin import MOST_NORMALS, Normals
 from medical.model import TriageModel
 from medical.objects import RefusedFile, Study
 from medical.refusals import RefusedError
-from medical.scoring import Frames, prepare
+from medical.scoring import Frames, Prepared, prepare
 from medical.units import Pixels, read_units
 
 VOLUMES = 8
@@ -54,26 +54,23 @@ class NormalContent:
         most = MOST_NORMALS if model.contract.geometry == "image" else VOLUMES
         chosen = np.unique(np.linspace(0, len(studies) - 1, min(most, len(studies))).round().astype(int))
         frames: list[_Frame] = []
-        refused: list[RefusedFile] = [one for study in studies for one in study.refused]
+        refusals = [one.refusal for study in studies for one in study.refused]
         used = 0
         advance = progress("reading normal studies", len(chosen))
         for index in chosen:
             before = len(frames)
             for unit in read_units(studies[index], model.contract, pixels):
                 if isinstance(unit, RefusedFile):
-                    refused.append(unit)
+                    refusals.append(unit.refusal)
                     continue
-                prepared = prepare(unit, model.contract, model.voxel)
-                slices = (
-                    prepared.values if isinstance(prepared, Frames) else prepared.placed.as_tensor().permute(1, 0, 2, 3)
-                )
-                low, high = prepared.window
-                for place, one in _spread(slices):
-                    frames.append(_Frame(studies[index].patient, place, one.clamp(low, high).clone()))
+                try:
+                    frames += _frames(studies[index].patient, prepare(unit, model.contract, model.voxel))
+                except RefusedError as error:
+                    refusals.append(error.refusal)
             used += len(frames) > before
             advance(1)
         if not frames:
-            raise RefusedError(refused[0].refusal.reason, f"no normal study can be used: {refused[0].refusal.detail}")
+            raise RefusedError(refusals[0].reason, f"no normal study can be used: {refusals[0].detail}")
         return cls(tuple(frames), used)
 
     def like(self, patient: str, place: float) -> Normals | None:
@@ -90,11 +87,12 @@ class NormalContent:
         return Normals(tuple(f"normal {k + 1}" for k in range(len(nearest))), tuple(one.values for one in nearest))
 
 
-def _spread(slices: Float[Tensor, "d 1 h w"]) -> list[tuple[float, Float[Tensor, "1 h w"]]]:
-    """Returns at most `MOST_NORMALS` slices with their places, evenly spaced."""
-    count = len(slices)
+def _frames(patient: str, prepared: Prepared) -> list[_Frame]:
+    """Returns at most `MOST_NORMALS` frames of a unit, evenly spaced."""
+    whole = prepared.values if isinstance(prepared, Frames) else prepared.placed.as_tensor().permute(1, 0, 2, 3)
+    count = len(whole)
     indices = np.unique(np.linspace(0, count - 1, min(count, MOST_NORMALS)).round().astype(int)).tolist()
-    return [(place_of(index, count), slices[index]) for index in indices]
+    return [_Frame(patient, place_of(k, count), whole[k].clamp(*prepared.window).clone()) for k in indices]
 
 
 def place_of(index: int, count: int) -> float:
