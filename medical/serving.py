@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from medical.commands.shared import pseudonyms_with
+from medical.commands.shared import site_pseudonyms
 from medical.model import TriageModel
 from medical.pacs.analysis import AnalysisResult
 from medical.reading import PixelReader, take_inventory
@@ -19,7 +19,7 @@ class ServedModel:
         """Keeps the model and starts the decoding process."""
         self._model = model
         self._settings = ResultSettings(with_heatmaps=with_heatmaps)
-        self._pseudonyms = pseudonyms_with()[0]
+        self._pseudonyms = site_pseudonyms()
         self._pixels = PixelReader().__enter__()
 
     def close(self) -> None:

@@ -45,7 +45,7 @@ def explain_command(
     everything: Annotated[bool, typer.Option("--all", help="Explain studies that are not flagged, too.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of methods that draw samples.")] = 0,
     key_file: Annotated[
-        Path | None, typer.Option(help="Key of pseudonyms; default: ANOMALY_MEDICAL_KEY, else one of this run.")
+        Path | None, typer.Option(help="Key of pseudonyms; default: ANOMALY_MEDICAL_KEY, else one kept in the folder.")
     ] = None,
 ) -> None:
     """Show what moved the score of flagged studies, and whether each map can be trusted. It marks regions.
@@ -66,19 +66,22 @@ def explain_command(
     from explain.methods import methods_named
     from explain.run import choose
     from explain.writer import HTML, ReportWriter
-    from medical.commands.shared import StoppedError, made_folder, pseudonyms_with, say_refused
+    from medical.commands.shared import StoppedError, made_folder, say_refused
     from medical.explaining.explaining import StudyExplainer, judged_of
     from medical.model import TriageModel
     from medical.privacy.logs import set_up_logging, words_of
+    from medical.pseudonyms import key_from
     from medical.reading import PixelReader, take_inventory
+    from medical.run_folder import folder_pseudonyms
     from medical.running import Run
     from medical.triage import Triage
 
     chosen_methods = methods_named([name.strip() for name in methods.split(",") if name.strip()])
     triage_model = TriageModel.load(model)
-    pseudonyms, key = pseudonyms_with(key_file)
+    key = key_from(key_file)
     with _for_its_owner():
-        set_up_logging(made_folder(out) / LOG)
+        pseudonyms = folder_pseudonyms(made_folder(out), key)
+        set_up_logging(out / LOG)
         run = Run(
             out, triage_model, pseudonyms, key, dicom=False, with_heatmaps=False, command="anomaly triage explain"
         )
@@ -167,6 +170,7 @@ def _about(model: TriageModel, methods: Sequence[str], content: NormalContent | 
 
     from explain.writer import About
     from medical.explaining.wording import wording
+    from medical.pseudonyms import KEY_FILE
     from medical.running import AUDIT
 
     algorithm = model.algorithm()
@@ -186,7 +190,7 @@ def _about(model: TriageModel, methods: Sequence[str], content: NormalContent | 
         normals=(f"content of {content.studies} normal studies, not shown",) if content else (),
         seed=seed,
         wording=wording(model.artifact.calibration),
-        beside=(LOG, STUDIES, AUDIT, f"{AUDIT}.head", f"{AUDIT}.lock"),
+        beside=(LOG, STUDIES, KEY_FILE, AUDIT, f"{AUDIT}.head", f"{AUDIT}.lock"),
     )
 
 

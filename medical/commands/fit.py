@@ -120,19 +120,19 @@ def _training(
 ) -> Iterator[tuple[list[Study], list[RefusedFile], Pixels]]:
     """Opens the normal studies: their list, what was refused of them, and what decodes their pixels."""
     from anomaly.errors import SettingError
-    from medical.commands.shared import pseudonyms_with
+    from medical.commands.shared import site_pseudonyms
     from medical.pictures import PictureReader, read_manifest
 
     if len(paths) == 1 and paths[0].suffix.lower() == ".csv":
         if not modality or not body_part:
             raise SettingError("pictures need --modality and --body-part: no header says what they are of")
-        yield read_manifest(paths[0], modality, body_part, pseudonyms_with()[0]), [], PictureReader()
+        yield read_manifest(paths[0], modality, body_part, site_pseudonyms()), [], PictureReader()
         return
     if modality or body_part:
         raise SettingError("--modality and --body-part go with a manifest of pictures; DICOM objects say theirs")
     from medical.reading import PixelReader, take_inventory
 
-    with PixelReader() as reader, take_inventory(paths, pseudonyms_with()[0], progress, reader) as inventory:
+    with PixelReader() as reader, take_inventory(paths, site_pseudonyms(), progress, reader) as inventory:
         yield list(inventory.studies), list(inventory.refused), reader
 
 

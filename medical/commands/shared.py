@@ -49,16 +49,15 @@ def discreet(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-def pseudonyms_with(key_file: Path | None = None) -> tuple[Pseudonyms, bytes | None]:
-    """Returns pseudonyms and the site's key; pseudonyms of this run alone, and None, where the site has no key.
+def site_pseudonyms() -> Pseudonyms:
+    """Returns pseudonyms made with the site's key; where it has none, with one of this run alone.
 
     Raises:
         SettingError: there is a key, but it cannot be used.
     """
     from medical.pseudonyms import Pseudonyms, key_from
 
-    key = key_from(key_file)
-    return Pseudonyms(key or secrets.token_bytes(32)), key
+    return Pseudonyms(key_from(None) or secrets.token_bytes(32))
 
 
 def made_folder(folder: Path) -> Path:

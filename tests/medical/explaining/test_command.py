@@ -174,10 +174,13 @@ def test_what_cannot_be_done_is_refused(chest_model, incoming, tmp_path, more, w
 
 
 def test_nothing_flagged_is_said_and_is_not_called_normal(chest_model, incoming, tmp_path):
-    # a second run into the folder goes on with its audit trail and replaces the report
+    # a second run into the folder goes on with its audit trail and replaces the report; the study keeps its name
+    names = set()
     for _ in range(2):
         status, said, err = anomaly("triage", "explain", chest_model[1], incoming / "normal", "--out", tmp_path)
         assert status == 0, err
+        names.add((tmp_path / "studies.csv").read_text())
+    assert len(names) == 1
     assert "1 study scored: 1 not flagged; 0 explained" in said
     html = (tmp_path / "report.html").read_text()
     assert "nothing to explain" in html
