@@ -63,7 +63,7 @@ class Thresholds(NamedTuple):
         """Returns lines for people: what the thresholds replace, and what both say of the good parts measured now.
 
         Args:
-            old: the thresholds that are replaced.
+            old: the thresholds that are replaced, of the same model and way to measure: else they are not comparable.
             parts: the good parts that these ones come from.
         """
         pairs = [("REVIEW", old.score.review, self.score.review), ("NG", old.score.ng, self.score.ng)]

@@ -143,7 +143,11 @@ def recalibrated(
     content = path.read_bytes().replace(recipe.model.calibration_sha256.encode(), digest.encode())
     path.write_bytes(content)
     left_out = f"{len(good) - len(unknown)} images were left out: the model has learned from them."
-    said = [*([left_out] if len(unknown) < len(good) else []), *new.in_words(), *new.beside(old, calibration.parts)]
+    alike = (before.way, before.model) == (calibration.way, calibration.model)
+    beside = (
+        new.beside(old, calibration.parts) if alike else ["The old thresholds were those of another way to measure."]
+    )
+    said = [*([left_out] if len(unknown) < len(good) else []), *new.in_words(), *beside]
     return Made(Recipe.read(path), said)
 
 
