@@ -18,7 +18,6 @@ from medical.outcome import Analysed, Outcome
 from medical.results.settings import ResultError
 from medical.results.sources import Sources, one_orientation, without_patient
 
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 TOLERANCE = 0.05
 """Allowed distance of a frame from its place in the map, in voxels."""
 
@@ -265,11 +264,13 @@ def _one_frame(header: Any) -> Any:
     It calls itself a secondary capture, the one kind of image of which nothing else is expected; `point_at_frame` of
     the segmentation puts the kind right where it is repeated.
     """
+    from pydicom.uid import SecondaryCaptureImageStorage
+
     made = without_patient(header)
     for name in ("SOPClassUID", "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         if name in made:
             del made[name]
-    made.SOPClassUID = SECONDARY_CAPTURE
+    made.SOPClassUID = SecondaryCaptureImageStorage
     return made
 
 

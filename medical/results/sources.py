@@ -26,7 +26,6 @@ IDENTIFYING = (
 """Attributes of type 2 of the patient and study modules that every result takes over as they are."""
 
 UTF8 = "ISO_IR 192"
-DEFLATED = "1.2.840.10008.1.2.1.99"
 SAME_DIRECTION = 1e-4
 """Direction cosines that differ by less are one orientation; what rounding in the scanner leaves."""
 
@@ -94,9 +93,10 @@ def read_header(path: Path, *, cautious: bool = False) -> Any | None:
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
 
     try:
-        if cautious and read_file_meta_info(path).get("TransferSyntaxUID") == DEFLATED:
+        if cautious and read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
             return None
         header = dcmread(path, stop_before_pixels=True)
         header.decode()
