@@ -60,12 +60,13 @@ def explain_command(
     from explain.methods import methods_named
     from explain.run import FileExplainer, choose
     from explain.twin import Normals
-    from explain.writer import HTML, JSON, About, ReportWriter, Unused
+    from explain.writer import HTML, JSON, About, ReportWriter, Unused, refuse_foreign
 
     chosen_methods = [
         type(method)(layer=layer) if isinstance(method, GradCam | GuidedGradCam) else method
         for method in methods_named([name.strip() for name in methods.split(",") if name.strip()])
     ]
+    refuse_foreign(out)
     artifact = load(model)
     files = list_images(images)
     failures: list[ImageFileError] = []

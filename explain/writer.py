@@ -27,6 +27,8 @@ from explain.summary import Clusters, clusters, lift_words, localised, reduced_m
 from explain.view import Wording
 
 HTML, PDF, JSON, FIGURES = "report.html", "report.pdf", "report.json", "figures"
+NOT_ENDED = "the run has not ended, or it was killed"
+"""What report.json says until the report is written, so that the next run knows the figures beside it."""
 LONGEST_STEM = 80
 
 
@@ -108,8 +110,12 @@ class ReportWriter:
         Raises:
             SettingError: `out` is not a folder, or holds files that no earlier run has written.
         """
-        _clear(self.out, self.about.beside)
+        earlier = refuse_foreign(self.out, self.about.beside)
         (self.out / FIGURES).mkdir(parents=True, exist_ok=True)
+        begun = {"title": self.about.title, "interrupted": NOT_ENDED}
+        (self.out / JSON).write_text(json.dumps(begun, indent=1) + "\n", encoding="utf-8")
+        for path in earlier - {self.out / JSON}:
+            path.unlink(missing_ok=True)
         self._pdf = Pdf(self.out / PDF, self.about.wording)
         return self
 
@@ -330,12 +336,18 @@ def _uri(png: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _clear(out: Path, beside: Sequence[str]) -> None:
-    """Removes the results of an earlier run; refuses a folder that holds anything else but what may lie beside."""
+def refuse_foreign(out: Path, beside: Sequence[str] = ()) -> set[Path]:
+    """Returns the files of an earlier report, which a new one replaces; call it before any work, too.
+
+    Args:
+        out: folder for the report.
+        beside: names of files that may lie there besides the report.
+
+    Raises:
+        SettingError: `out` is not a folder, or holds files that no earlier run has written.
+    """
     if out.exists() and not out.is_dir():
         raise SettingError.of("the report", "folder", "a folder that is empty or does not exist yet", str(out))
-    if not out.exists():
-        return
     own = {out / name for name in (HTML, PDF, JSON)}
     drawn = {path for path in (out / FIGURES).glob("*") if path.suffix in (".png", ".svg")}
     earlier = own | drawn if (out / JSON).is_file() else set()
@@ -349,5 +361,4 @@ def _clear(out: Path, beside: Sequence[str]) -> None:
             "another",
             str(out),
         )
-    for path in earlier:
-        path.unlink(missing_ok=True)
+    return earlier

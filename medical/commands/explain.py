@@ -65,7 +65,7 @@ def explain_command(
     from anomaly.progress import bars
     from explain.methods import methods_named
     from explain.run import choose
-    from explain.writer import HTML, ReportWriter
+    from explain.writer import HTML, ReportWriter, refuse_foreign
     from medical.commands.shared import StoppedError, made_folder, say_refused
     from medical.explaining.explaining import StudyExplainer, judged_of
     from medical.model import TriageModel
@@ -79,6 +79,7 @@ def explain_command(
     chosen_methods = methods_named([name.strip() for name in methods.split(",") if name.strip()])
     triage_model = TriageModel.load(model)
     key = key_from(key_file)
+    refuse_foreign(out, _beside())
     with _for_its_owner():
         pseudonyms = folder_pseudonyms(made_folder(out), key)
         set_up_logging(out / LOG)
@@ -170,8 +171,6 @@ def _about(model: TriageModel, methods: Sequence[str], content: NormalContent | 
 
     from explain.writer import About
     from medical.explaining.wording import wording
-    from medical.pseudonyms import KEY_FILE
-    from medical.running import AUDIT
 
     algorithm = model.algorithm()
     libraries = {name: version(name) for name in ("captum", "torch", "highdicom", "pydicom")}
@@ -190,8 +189,16 @@ def _about(model: TriageModel, methods: Sequence[str], content: NormalContent | 
         normals=(f"content of {content.studies} normal studies, not shown",) if content else (),
         seed=seed,
         wording=wording(model.artifact.calibration),
-        beside=(LOG, STUDIES, KEY_FILE, AUDIT, f"{AUDIT}.head", f"{AUDIT}.lock"),
+        beside=_beside(),
     )
+
+
+def _beside() -> tuple[str, ...]:
+    """Returns what lies in the folder besides the report."""
+    from medical.pseudonyms import KEY_FILE
+    from medical.running import AUDIT
+
+    return (LOG, STUDIES, KEY_FILE, AUDIT, f"{AUDIT}.head", f"{AUDIT}.lock")
 
 
 def _unused(outcomes: Sequence[Outcome], strays: Sequence[RefusedFile]) -> list[Unused]:

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from anomaly.artifact import save
+from anomaly.artifact import load, save
 from anomaly.cli import app
 from anomaly.detectors.subspace import SubspaceDetector
 from anomaly.fitting import Plan, fit_files
 from anomaly.images import infer_input, list_images
 from anomaly.images.synthetic import write_dataset
 from explain.cli import explain_command
+from explain.writer import About, ReportWriter, refuse_foreign
 
 pytestmark = pytest.mark.slow
 
@@ -128,6 +129,28 @@ def test_a_second_run_replaces_the_first_and_nothing_else(report, data):
     (report / "notes.txt").unlink()
     assert "notes.txt" in str(done.exception)
     assert (report / "report.html").is_file()
+
+
+def test_a_foreign_folder_is_refused_before_any_work(data, tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.setattr("explain.run.FileExplainer.judged", lambda *_: pytest.fail("it went to work"))
+    arguments = ["explain", data / "plates.safetensors", data / "set/test/good", "--out", tmp_path]
+    done = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert "notes.txt" in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_after_a_kill_the_next_run_takes_the_folder(data, tmp_path):
+    artifact = load(data / "plates.safetensors")
+    about = About("plates", {}, artifact.calibration, ())
+    ReportWriter(tmp_path, about, [], []).__enter__()  # and no end: as if killed after its first figure
+    (tmp_path / "figures" / "part.png").write_bytes(b"")
+    assert json.loads((tmp_path / "report.json").read_text())["interrupted"]
+    assert refuse_foreign(tmp_path) >= {tmp_path / "figures" / "part.png"}
+    with ReportWriter(tmp_path, about, [], []):
+        pass
+    assert not (tmp_path / "figures" / "part.png").exists()
+    assert json.loads((tmp_path / "report.json").read_text())["interrupted"] == ""
 
 
 def test_nothing_flagged_is_said_plainly(data, tmp_path):

@@ -173,6 +173,14 @@ def test_what_cannot_be_done_is_refused(chest_model, incoming, tmp_path, more, w
     assert not (tmp_path / "out" / "report.html").exists()
 
 
+def test_a_foreign_folder_is_refused_and_left_as_it_was(chest_model, incoming, tmp_path):
+    (tmp_path / "worklist.json").write_text("{}")
+    status, _, err = anomaly("triage", "explain", chest_model[1], incoming / "normal", "--out", tmp_path)
+    assert status == 2
+    assert "worklist.json" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["worklist.json"]
+
+
 def test_nothing_flagged_is_said_and_is_not_called_normal(chest_model, incoming, tmp_path):
     # a second run into the folder goes on with its audit trail and replaces the report; the study keeps its name
     names = set()
