@@ -4,14 +4,20 @@ A second run into the same folder replaces: the worklist as a whole, and of each
 Results of other studies stay, and the run says how many they are.
 """
 
+import csv
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from anomaly.errors import SettingError
 from medical.pseudonyms import KEY_FILE, Pseudonyms, kept_key
 
+LOG = "run.log"
+"""File within it: the log."""
+STUDIES = "studies.csv"
+"""File within it: which study each pseudonym of a report of explanations stands for."""
 DICOM = "dicom"
 """Folder within it: results as DICOM objects, PSEUDONYM-KIND-OBJECT.dcm."""
 _RESULT = re.compile(r"([0-9a-f]{16})-[a-z]+-[0-9a-f]{16}\.dcm")
@@ -53,11 +59,14 @@ def _other_key(folder: Path) -> SettingError:
 
 def _named(folder: Path) -> Iterator[tuple[str, str]]:
     """Yields the pseudonyms that stand in the folder and the studies that they stand for."""
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError):  # there is none, or nothing that a run wrote
         rows = json.loads((folder / "worklist.json").read_bytes())["studies"]
         yield from ((str(row["pseudonym"]), str(row["study_instance_uid"])) for row in rows)
-    except (OSError, ValueError, KeyError, TypeError):  # there is none, or nothing that a run wrote
-        pass
+    with (
+        suppress(OSError, ValueError, KeyError, TypeError, csv.Error),
+        (folder / STUDIES).open(newline="", encoding="utf-8") as file,
+    ):
+        yield from ((row["pseudonym"], row["study_instance_uid"]) for row in csv.DictReader(file))
     one_each = {path.name.split("-")[0]: path for path in results_of(folder)}
     for name, path in one_each.items():
         if study := _study_of(path):

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from medical.reading import PixelReader
 
 EXIT_SOME_FAILED = 1
-LOG, STUDIES = "run.log", "studies.csv"
 
 
 def explain_command(
@@ -72,7 +71,7 @@ def explain_command(
     from medical.privacy.logs import set_up_logging, words_of
     from medical.pseudonyms import key_from
     from medical.reading import PixelReader, take_inventory
-    from medical.run_folder import folder_pseudonyms
+    from medical.run_folder import LOG, STUDIES, folder_pseudonyms
     from medical.running import Run
     from medical.triage import Triage
 
@@ -196,6 +195,7 @@ def _about(model: TriageModel, methods: Sequence[str], content: NormalContent | 
 def _beside() -> tuple[str, ...]:
     """Returns what lies in the folder besides the report."""
     from medical.pseudonyms import KEY_FILE
+    from medical.run_folder import LOG, STUDIES
     from medical.running import AUDIT
 
     return (LOG, STUDIES, KEY_FILE, AUDIT, f"{AUDIT}.head", f"{AUDIT}.lock")

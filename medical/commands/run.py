@@ -55,7 +55,7 @@ def run_command(
     from medical.privacy.logs import set_up_logging
     from medical.pseudonyms import key_from
     from medical.reading import PixelReader, take_inventory
-    from medical.run_folder import DICOM, folder_pseudonyms
+    from medical.run_folder import DICOM, LOG, folder_pseudonyms
     from medical.running import Run
     from medical.triage import Triage
     from medical.worklist import About, write_worklist
@@ -64,7 +64,7 @@ def run_command(
     known = _priorities(priorities) if priorities else {}
     key = key_from(key_file)
     pseudonyms = folder_pseudonyms(made_folder(out), key)
-    set_up_logging(out / "run.log")
+    set_up_logging(out / LOG)
     run = Run(out, triage_model, pseudonyms, key, dicom=dicom, with_heatmaps=with_heatmaps)
     with (
         bars() as progress,

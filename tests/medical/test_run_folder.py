@@ -66,6 +66,20 @@ def test_another_key_is_refused_before_anything_is_changed(run, tmp_path, first,
     assert run(tmp_path / "in", *options, key=first)[0] == 0
 
 
+def test_explanations_with_another_key_are_refused_before_anything_is_changed(
+    call, chest_model, tmp_path, monkeypatch, logged
+):
+    write_chests(tmp_path / "in", range(1))
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    asked = ["triage", "explain", chest_model[1], tmp_path / "in", "--out", tmp_path / "out"]
+    assert call(*asked)[0] == 0
+    before = content(tmp_path)
+    monkeypatch.setenv(KEY_VARIABLE, A)
+    status, _, err = call(*asked)
+    assert (status, "named with another key" in " ".join(err.split())) == (2, True), err
+    assert content(tmp_path) == before
+
+
 def test_results_with_other_settings_take_the_place_of_the_older_ones(run, tmp_path):
     write_chests(tmp_path / "in", range(1), abnormal=True)
     run(tmp_path / "in", "--dicom", "--with-heatmaps", key=A)
