@@ -64,7 +64,7 @@ class Unused:
     Attributes:
         name: path of the file, or what people call it.
         reason: why, for people.
-        objects: how many files or objects this stands for.
+        objects: how many files or objects this stands for; 0 for what was judged and only not explained.
     """
 
     name: str

@@ -99,11 +99,15 @@ class StudyExplainer:
                 for picture in self._pictures(study, outcome):
                     yield self._part(explainer, study, outcome, picture, count)
             except RefusedError as error:
-                self.failures.append(Unused(f"study {outcome.pseudonym}", str(error.refusal)))
+                self._failed(outcome, error.refusal)
             except Exception as error:  # whatever it is, one study must not stop the others
                 refusal = Refusal(Reason.FAILED, f"the explanation failed ({words_of(error)})")
-                self.failures.append(Unused(f"study {outcome.pseudonym}", str(refusal)))
+                self._failed(outcome, refusal)
             advance(self.top * explainer.steps - done)
+
+    def _failed(self, outcome: Outcome, refusal: Refusal) -> None:
+        words = f"scored, but not explained, or not to the end: {refusal}"
+        self.failures.append(Unused(f"study {outcome.pseudonym}", words, 0))
 
     def _part(
         self, explainer: Explainer, study: Study, outcome: Outcome, picture: _Picture, advance: Callable[[int], None]

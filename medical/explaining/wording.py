@@ -36,7 +36,9 @@ def wording(calibration: Calibration) -> Wording:
         notice=DISCLAIMER,
         stamp=WARNING,
         cautions=CAUTIONS,
-        unused="Not analysed. Nothing is known of these, and they are not thereby normal.",
+        unused=(
+            "Not analysed, or judged and not explained, as each line says. What was not analysed is not thereby normal."
+        ),
         alike=False,
     )
 

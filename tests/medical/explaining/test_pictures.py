@@ -208,6 +208,8 @@ def test_a_study_that_is_gone_stops_no_other(chest_model, judged, decoder, tmp_p
     assert failure.name.startswith("study ")
     assert str(tmp_path) not in str(failure)
     assert "60" not in failure.reason
+    assert failure.reason.startswith("scored, but not explained")  # it was judged: "not analysed" would be false
+    assert failure.objects == 0
 
 
 def test_words_never_call_a_study_normal_or_ok(chest_model):
@@ -215,4 +217,5 @@ def test_words_never_call_a_study_normal_or_ok(chest_model):
     assert {badge.word for badge in BADGES.values()} == {"Strongly flagged (NG)", "Flagged (REVIEW)", "Not flagged"}
     assert any("does not mean normal" in line for line in words.cautions)
     assert any("rule out" in line for line in words.cautions)
+    assert "Nothing is known" not in words.unused  # studies that were judged and not explained stand there, too
     assert not words.alike
