@@ -163,7 +163,7 @@ class ReportWriter:
         decided = ", ".join(f"{counts[name]} {word}" for name, word in words.items() if counts[name])
         done = len({page.part.judged for page in self._pages})
         lost = sum(failure.objects for failure in self.failures)
-        failed = f", {lost} could not be used" if lost else ""
+        failed = f", {lost} {'file or object' if lost == 1 else 'files or objects'} could not be used" if lost else ""
         cases = wording.case if len(self.judged) == 1 else wording.cases
         return f"{len(self.judged)} {cases} scored: {decided or 'none'}; {done} explained{failed}"
 
@@ -223,7 +223,9 @@ class ReportWriter:
     def _summary(self, found: Clusters | None, lifts: Mapping[str, Mapping[str, Lift]]) -> list[str]:
         wording = self.about.wording
         lines = [found.words] if found else []
-        if not self.chosen:
+        if not self.judged:
+            lines.append(f"No {wording.case} could be judged: nothing is known of them.")
+        elif not self.chosen:
             lines.append(f"No {wording.case} was flagged, so there is nothing to explain.")
         left = len(self.chosen) - len({page.part.judged for page in self._pages})
         flagged = sum(str(one.verdict.decision) != "OK" for one in self.judged)

@@ -17,7 +17,7 @@ from anomaly.fitting import Plan, fit_files
 from anomaly.images import infer_input, list_images
 from anomaly.images.synthetic import write_dataset
 from explain.cli import explain_command
-from explain.writer import About, ReportWriter, refuse_foreign
+from explain.writer import About, ReportWriter, Unused, refuse_foreign
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +49,7 @@ def report(data):
 
 def test_json_holds_all_figures(report):
     found = json.loads((report / "report.json").read_text())
-    assert found["headline"].endswith("1 could not be used")
+    assert found["headline"].endswith("explained, 1 file or object could not be used")
     assert len(found["images"]) == 6
     assert [image["score"] for image in found["images"]] == sorted((i["score"] for i in found["images"]), reverse=True)
     assert re.fullmatch(r"[0-9a-f]{64}", found["model"]["model sha256"])
@@ -162,6 +162,16 @@ def test_nothing_flagged_is_said_plainly(data, tmp_path):
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["parts"] == []
     assert "nothing to explain" in found["summary"][0]
+
+
+def test_when_nothing_could_be_judged_no_word_of_nothing_flagged(data, tmp_path):
+    about = About("plates", {}, load(data / "plates.safetensors").calibration, ())
+    with ReportWriter(tmp_path, about, [], []) as writer:
+        writer.failures = [Unused("some", "damaged", 40), Unused("others", "not readable", 7)]
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["summary"] == ["No image could be judged: nothing is known of them."]
+    assert found["headline"] == "0 images scored: none; 0 explained, 47 files or objects could not be used"
+    assert "No image was flagged" not in (tmp_path / "report.html").read_text()
 
 
 def test_unknown_method_is_refused_before_any_work(data, tmp_path):

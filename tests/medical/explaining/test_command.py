@@ -55,7 +55,10 @@ def text_of_pdf(explained):
 def test_flagged_studies_are_explained_and_refused_ones_are_listed(explained):
     out, (status, said, err) = explained
     assert status == 1, err
-    assert "3 studies scored: 2 strongly flagged (NG), 1 not flagged; 1 explained, 2 could not be used" in said
+    assert (
+        "3 studies scored: 2 strongly flagged (NG), 1 not flagged; 1 explained, 2 files or objects could not be used"
+        in said
+    )
     assert "1 x BODY_PART" in err
     assert NOTICE in said
     found = json.loads((out / "report.json").read_text())
