@@ -41,11 +41,13 @@ class Judged:
         name: path of the file, or what people call it.
         score: anomaly score.
         verdict: p-value and decision.
+        note: a sentence on what the score leaves out; empty where it leaves nothing out.
     """
 
     name: str
     score: float
     verdict: Verdict
+    note: str = ""
 
     @property
     def label(self) -> str:

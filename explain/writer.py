@@ -265,6 +265,7 @@ class ReportWriter:
                     "score": one.score,
                     "p_value": one.verdict.p_value,
                     "decision": str(one.verdict.decision),
+                    "note": one.note,
                 }
                 for one in self.judged
             ],

@@ -22,7 +22,7 @@ from explain.twin import Twin, make_twin
 from explain.writer import Unused
 from medical.explaining.drawing import Drawn, draw_image, draw_on_grid, draw_slice
 from medical.explaining.normals import NormalContent, place_of
-from medical.explaining.wording import score_in_words
+from medical.explaining.wording import missed_in_words, score_in_words
 from medical.model import TriageModel
 from medical.objects import Study, Volume
 from medical.outcome import Analysed, Outcome
@@ -194,7 +194,8 @@ def judged_of(outcome: Outcome) -> Judged:
     assert outcome.score is not None
     assert outcome.p_value is not None
     assert outcome.decision is not None
-    return Judged(outcome.pseudonym, outcome.score, Verdict(outcome.p_value, outcome.decision))
+    verdict = Verdict(outcome.p_value, outcome.decision)
+    return Judged(outcome.pseudonym, outcome.score, verdict, missed_in_words(outcome))
 
 
 def _where(index: int, count: int, distance: float, drawn: Drawn) -> str:

@@ -43,6 +43,14 @@ def wording(calibration: Calibration) -> Wording:
     )
 
 
+def missed_in_words(outcome: Outcome) -> str:
+    """Returns how many images of an analysed study were not analysed, as a sentence; empty where all were."""
+    if not outcome.refused:
+        return ""
+    count = len(outcome.refused)
+    return f"{count} of its {outcome.images} images {'was' if count == 1 else 'were'} not analysed."
+
+
 def score_in_words(outcome: Outcome, model: TriageModel, own: float | None = None) -> str:
     """Returns what the score of an analysed study means.
 
@@ -56,8 +64,8 @@ def score_in_words(outcome: Outcome, model: TriageModel, own: float | None = Non
     calibration = model.artifact.calibration
     words = (
         f"The study scores {number(outcome.score)} (p = {number(outcome.p_value)}). "
-        f"{decision_in_words(outcome, calibration)}"
-    )
+        f"{decision_in_words(outcome, calibration)} {missed_in_words(outcome)}"
+    ).rstrip()
     if own is None:
         return words
     aggregation = model.aggregation.in_words(model.contract.geometry)

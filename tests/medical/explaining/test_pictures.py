@@ -1,15 +1,18 @@
 """Slices and images as they are explained: the ones that carry the score, with window, letters and stamps."""
 
+import json
+
 import numpy as np
 import pytest
 
 from explain.figures import part_figure
 from explain.methods import methods_named
+from explain.writer import About, ReportWriter
 from medical.choosing import Wishes
 from medical.explaining.drawing import NO_LETTERS, ON_THE_GRID, OTHERS, Shades, draw_image, draw_slice
-from medical.explaining.explaining import StudyExplainer
+from medical.explaining.explaining import StudyExplainer, judged_of
 from medical.explaining.normals import NormalContent
-from medical.explaining.wording import BADGES, wording
+from medical.explaining.wording import BADGES, score_in_words, wording
 from medical.pseudonyms import Pseudonyms
 from medical.refusals import RefusedError
 from medical.triage import Triage
@@ -181,6 +184,25 @@ def test_several_images_of_a_study(chest_model, judged, decoder, tmp_path):
     assert parts[0].detail.startswith("image 1 of 2, highest score first")
     assert parts[0].ground.image == pytest.approx(outcome.score, rel=1e-4)
     assert len(parts) == 1  # the other one would not be flagged by itself
+
+
+def test_a_score_of_a_part_of_the_images_says_so(chest_model, judged, tmp_path):
+    import pydicom
+
+    write_chests(tmp_path, range(60, 62))
+    first, second = (pydicom.dcmread(tmp_path / f"{n}.dcm") for n in (60, 61))
+    second.StudyInstanceUID, second.PatientID = first.StudyInstanceUID, first.PatientID
+    second.BodyPartExamined = "HAND"
+    second.save_as(tmp_path / "61.dcm")
+    ((_, outcome),) = judged(chest_model[0], tmp_path)
+    assert outcome.status == "PARTLY_ANALYSED"
+    said = "1 of its 2 images was not analysed."
+    assert said in score_in_words(outcome, chest_model[0])
+    about = About("studies", {}, chest_model[0].artifact.calibration, ())
+    with ReportWriter(tmp_path / "why", about, [judged_of(outcome)], []):
+        pass
+    assert json.loads((tmp_path / "why" / "report.json").read_text())["images"][0]["note"] == said
+    assert said in (tmp_path / "why" / "report.html").read_text()
 
 
 @pytest.mark.slow
