@@ -68,7 +68,8 @@ def explain_command(
     from medical.commands.shared import StoppedError, made_folder, say_refused
     from medical.explaining.explaining import StudyExplainer, judged_of
     from medical.model import TriageModel
-    from medical.privacy.logs import set_up_logging, words_of
+    from medical.privacy.log_fields import Event
+    from medical.privacy.logs import log, set_up_logging, words_of
     from medical.pseudonyms import key_from
     from medical.reading import PixelReader, take_inventory
     from medical.run_folder import LOG, STUDIES, folder_pseudonyms
@@ -112,6 +113,7 @@ def explain_command(
                     for part in explainer.explained(wanted, progress):
                         writer.add(part)
                 except Exception as error:
+                    log(Event.FAILED, error=error)
                     raise StoppedError(words_of(error)) from None
                 finally:
                     writer.failures = [*explainer.failures, *_unused(run.outcomes, inventory.refused)]

@@ -27,7 +27,8 @@ from medical.model import TriageModel
 from medical.objects import Study, Volume
 from medical.outcome import Analysed, Outcome
 from medical.preparing import slices_of
-from medical.privacy.logs import words_of
+from medical.privacy.log_fields import Event
+from medical.privacy.logs import log, words_of
 from medical.refusals import Reason, Refusal, RefusedError
 from medical.scoring import Frames, Resampled, prepare
 from medical.units import Pixels
@@ -99,13 +100,14 @@ class StudyExplainer:
                 for picture in self._pictures(study, outcome):
                     yield self._part(explainer, study, outcome, picture, count)
             except RefusedError as error:
-                self._failed(outcome, error.refusal)
+                self._failed(outcome, error.refusal, error)
             except Exception as error:  # whatever it is, one study must not stop the others
                 refusal = Refusal(Reason.FAILED, f"the explanation failed ({words_of(error)})")
-                self._failed(outcome, refusal)
+                self._failed(outcome, refusal, error)
             advance(self.top * explainer.steps - done)
 
-    def _failed(self, outcome: Outcome, refusal: Refusal) -> None:
+    def _failed(self, outcome: Outcome, refusal: Refusal, error: Exception) -> None:
+        log(Event.FAILED, study=outcome.pseudonym, error=error)
         words = f"scored, but not explained, or not to the end: {refusal}"
         self.failures.append(Unused(f"study {outcome.pseudonym}", words, 0))
 

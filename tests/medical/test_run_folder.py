@@ -80,6 +80,21 @@ def test_explanations_with_another_key_are_refused_before_anything_is_changed(
     assert content(tmp_path) == before
 
 
+def test_a_report_that_cannot_be_written_is_logged(call, chest_model, tmp_path, monkeypatch, logged):
+    write_chests(tmp_path / "in", range(1), abnormal=True)
+    monkeypatch.setenv(KEY_VARIABLE, A)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("explain.writer.ReportWriter.add", full)
+    asked = ["triage", "explain", chest_model[1], tmp_path / "in", "--methods", "gradcam", "--top", 1]
+    status, _, err = call(*asked, "--out", tmp_path / "out")
+    assert (status, "No space left" in err) == (2, True), err
+    lines = map(json.loads, (tmp_path / "out" / "run.log").read_text().splitlines())
+    assert [line["error"] for line in lines if line["event"] == "failed"] == ["No space left on device"]
+
+
 def test_results_with_other_settings_take_the_place_of_the_older_ones(run, tmp_path):
     write_chests(tmp_path / "in", range(1), abnormal=True)
     run(tmp_path / "in", "--dicom", "--with-heatmaps", key=A)

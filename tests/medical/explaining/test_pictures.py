@@ -220,7 +220,7 @@ def test_slices_of_a_model_of_whole_volumes(fitted, judged, decoder, tmp_path):
     assert part.ground.image == pytest.approx(part.judged.score, rel=1e-4)
 
 
-def test_a_study_that_is_gone_stops_no_other(chest_model, judged, decoder, tmp_path):
+def test_a_study_that_is_gone_stops_no_other_and_is_logged(chest_model, judged, decoder, tmp_path, logged):
     studies = judged(chest_model[0], write_chests(tmp_path, range(60, 62), abnormal=True))
     (tmp_path / "60.dcm").unlink()
     explainer = StudyExplainer(chest_model[0], decoder, methods_named(["gradcam"]))
@@ -232,6 +232,9 @@ def test_a_study_that_is_gone_stops_no_other(chest_model, judged, decoder, tmp_p
     assert "60" not in failure.reason
     assert failure.reason.startswith("scored, but not explained")  # it was judged: "not analysed" would be false
     assert failure.objects == 0
+    (line,) = [line for line in logged() if line["event"] == "failed"]
+    assert failure.name == f"study {line['study']}"
+    assert str(tmp_path) not in str(line)
 
 
 def test_words_never_call_a_study_normal_or_ok(chest_model):
