@@ -9,7 +9,7 @@ import pytest
 
 from medical.pseudonyms import Pseudonyms
 from medical.reading.classes import SOP_CLASSES
-from medical.refusals import Reason
+from medical.refusals import Reason, RefusedError
 from medical.results import ResultSettings, write_results
 from medical.serving import analyser
 from medical.triage import Triage
@@ -148,6 +148,18 @@ def test_the_service_says_the_same(chest_model, tmp_path):
     )  # fmt: skip
     uids = [[pydicom.dcmread(path).SOPInstanceUID for path in one.files_to_send] for one in (whole, image)]
     assert uids[0] == uids[1]
+
+
+def test_the_service_loses_no_object_that_cannot_be_read(chest_model, tmp_path):
+    """It gives the objects of one study: what does not say of which study it is, is of that one."""
+    folder = write_chests(tmp_path / "in", range(1))
+    (folder / "cut.dcm").write_bytes((folder / "0.dcm").read_bytes()[:600])
+    with closing(analyser(str(chest_model[1]))) as served:
+        partly = served.analyse(sorted(folder.iterdir()), tmp_path / "partly")
+        with pytest.raises(RefusedError, match="TRUNCATED"):
+            served.analyse([folder / "cut.dcm"], tmp_path / "none")
+    assert (partly.outcome_status, partly.summary) == ("PARTLY_ANALYSED", "not flagged, 1 analysed")
+    assert partly.files_to_send
 
 
 def test_the_run_says_how_many_of_which_kind(chest_model, call, tmp_path, logged):
