@@ -18,11 +18,8 @@ from explain.methods import Method
 from explain.nearest import PatchSearch
 from explain.part import Explainer, Judged, Part
 from explain.subject import Subject
-from explain.twin import Normals, make_twin
+from explain.twin import MOST_BASELINES, Normals, make_twin
 from explain.view import plain_view
-
-NORMALS = 8
-"""Normal images that serve as further baselines."""
 
 
 @dataclass
@@ -76,7 +73,7 @@ class FileExplainer:
                 self.failures.append(error)
                 mask = None
             twin = make_twin(scorer, image, self.normals)
-            more = self.normals.resized(*image.shape[-2:])[:NORMALS] if self.normals else None
+            more = self.normals.resized(*image.shape[-2:])[:MOST_BASELINES] if self.normals else None
             subject = Subject.of(scorer, image, twin, more, self.seed)
             nearest = search.nearest(subject) if search else None
             frame, values = image.permute(1, 2, 0).numpy(), scorer.input.value_range

@@ -37,6 +37,8 @@ from anomaly.input_spec import InputSpec
 
 MOST_NORMALS = 24
 """Normal images that are used; more are no better and take longer."""
+MOST_BASELINES = 8
+"""Normal images that serve as further baselines of methods that average over several."""
 WINDOWS = 14
 """Windows of the mosaic along the shorter side."""
 _PER_WINDOW = 4

@@ -19,6 +19,11 @@ from medical.results.sources import read_header
 NO_LETTERS = "The object does not say how the patient lies in the picture, so no letters are shown."
 NO_WINDOW = "The object states no display window: its values are shown from their 0.5 to their 99.5 percentile."
 OTHERS = "The normal content comes from images of other patients and is not shown."
+DIFFERENCES = (
+    "The maps of integrated gradients and GradientSHAP are gradients times the difference from that content, so its "
+    "outlines may show in them."
+)
+"""Note on methods whose maps are not free of the content that is not shown."""
 ON_THE_GRID = ("R", "L", "A", "P")
 """Letters of a volume on the grid of a model: rows run to posterior, columns to left."""
 KNOTS = 256

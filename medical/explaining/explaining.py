@@ -14,13 +14,13 @@ from torch import Tensor
 
 from anomaly.progress import Progress, silent
 from anomaly.scoring import Verdict
+from explain.gradients import GradientShap, IntegratedGradients
 from explain.methods import Method
 from explain.part import Explainer, Judged, Part
-from explain.run import NORMALS
 from explain.subject import SliceScore, Subject
-from explain.twin import Twin, make_twin
+from explain.twin import MOST_BASELINES, Twin, make_twin
 from explain.writer import Unused
-from medical.explaining.drawing import Drawn, draw_image, draw_on_grid, draw_slice
+from medical.explaining.drawing import DIFFERENCES, Drawn, draw_image, draw_on_grid, draw_slice
 from medical.explaining.normals import NormalContent, place_of
 from medical.explaining.wording import missed_in_words, score_in_words
 from medical.model import TriageModel
@@ -117,9 +117,11 @@ class StudyExplainer:
         scorer = self.model.artifact.scorer
         normals = self.normals.like(study.patient, picture.place) if self.normals else None
         twin = make_twin(scorer, picture.frame, normals, picture.score)
-        more = normals.resized(*picture.frame.shape[-2:])[:NORMALS] if normals else None
+        more = normals.resized(*picture.frame.shape[-2:])[:MOST_BASELINES] if normals else None
         subject = picture.subject(twin, more)
         view = picture.drawn.view(score_in_words(outcome, self.model, picture.own), twin)
+        if twin.sources and any(isinstance(method, IntegratedGradients | GradientShap) for method in self.methods):
+            view = replace(view, notes=(*view.notes, DIFFERENCES))
         return explainer.part(judged_of(outcome), picture.frame, subject, view, detail=picture.detail, advance=advance)
 
     def _pictures(self, study: Study, outcome: Outcome) -> Iterator[_Picture]:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from explain.figures import part_figure
+from explain.gradients import IntegratedGradients
 from explain.methods import methods_named
 from explain.writer import About, ReportWriter
 from medical.choosing import Wishes
-from medical.explaining.drawing import NO_LETTERS, ON_THE_GRID, OTHERS, Shades, draw_image, draw_slice
+from medical.explaining.drawing import DIFFERENCES, NO_LETTERS, ON_THE_GRID, OTHERS, Shades, draw_image, draw_slice
 from medical.explaining.explaining import StudyExplainer, judged_of
 from medical.explaining.normals import NormalContent
 from medical.explaining.wording import BADGES, score_in_words, wording
@@ -144,6 +145,7 @@ def test_normal_content_is_used_and_never_shown(head_model, judged, decoder, stu
     (part,) = StudyExplainer(head_model, decoder, methods_named(["gradcam"]), content, top=1).explained(ill)
     assert part.twin.kind.startswith("nearest normal")
     assert part.twin.sources[0].startswith("normal ")
+    assert DIFFERENCES not in part.view.notes  # Grad-CAM does not take differences from it
     assert part.view.twin is None
     assert part.view.nearest is None
     assert OTHERS in part.view.notes
@@ -151,6 +153,16 @@ def test_normal_content_is_used_and_never_shown(head_model, judged, decoder, stu
     assert part.ground.twin < part.ground.image
     figure = part_figure(part, wording(head_model.artifact.calibration))
     assert not any("as it should look" in axis.get_title() for axis in figure.axes)
+
+
+def test_maps_that_are_differences_from_what_is_not_shown_say_so(head_model, judged, decoder, studies_in, tmp_path):
+    content = NormalContent.read(studies_in(write_heads(tmp_path / "normals", range(20, 22))), head_model, decoder)
+    ill = judged(head_model, write_heads(tmp_path / "ill", range(9, 10), lesion=True))
+    methods = (IntegratedGradients(steps=2),)
+    (with_normals,) = StudyExplainer(head_model, decoder, methods, content, top=1).explained(ill)
+    (without,) = StudyExplainer(head_model, decoder, methods, top=1).explained(ill)
+    assert with_normals.view.notes[-2:] == (OTHERS, DIFFERENCES)
+    assert DIFFERENCES not in without.view.notes
 
 
 def test_a_patient_is_never_replaced_by_themselves(chest_model, decoder, studies_in, tmp_path):
