@@ -1,7 +1,8 @@
 """Content of normal studies by which regions are replaced, so that faithfulness can be measured; it is never shown.
 
 Model files keep no pictures of the patients that they learned from, so the caller names normal studies. They pass the
-same reader and contract as what is explained; what is refused is not used. A patient is never replaced by themselves.
+same reader and contract as what is explained; what is refused is not used. A patient is not replaced by themselves, as
+far as both folders name them alike: by the same identifier, and with its issuer in both or in neither of them.
 """
 
 from collections.abc import Sequence
@@ -77,7 +78,7 @@ class NormalContent:
         """Returns frames of other patients that lie nearest to a place, at most `MOST_NORMALS`; None if there are none.
 
         Args:
-            patient: key of the patient that is explained.
+            patient: key of the patient that is explained; made as those of the normals, see above.
             place: 0 for the first slice of a volume, 1 for the last; any for single images.
         """
         others = [one for one in self._frames if one.patient != patient]
