@@ -10,6 +10,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -136,9 +137,9 @@ def _opened(file: BinaryIO, limits: Limits, about: dict[str, Any]) -> Opened:
     about |= {"sop_class": sop_class, "transfer_syntax": syntax}
     try:
         buffer, header = _header(file, syntax, limits, about)
-    except RefusedError:
-        if sop_class:
-            check_class(sop_class)  # an object that is not analysed is that, whatever else is wrong with it
+    except RefusedError as error:
+        if sop_class and (class_kind(sop_class) == "image" or error.refusal.reason is Reason.TOO_LARGE):
+            check_class(sop_class)  # an image that is not read, or a large document, whatever else is wrong with it
         raise
     found = uid(header, "SOPClassUID")
     about["sop_class"] = found or sop_class
@@ -160,6 +161,8 @@ def _header(file: BinaryIO, syntax: str, limits: Limits, about: dict[str, Any]) 
     if not syntax:
         _refuse_without_syntax(file, limits, about)
     if syntax not in TRANSFER_SYNTAXES:
+        with suppress(RefusedError):  # e.g. a video: the data set around encoded pixels is explicit LE (PS3.5 A.4)
+            _identify(_dataset(file, False, True, lambda tag: tag in _PIXELS, limits), about)
         raise RefusedError(
             Reason.TRANSFER_SYNTAX, f"the transfer syntax is not one of those read: {syntax_name(syntax)}"
         )
@@ -223,7 +226,8 @@ def _refuse_without_syntax(file: BinaryIO, limits: Limits, about: dict[str, Any]
     header = _dataset(file, not explicit, True, lambda tag: tag >= 0x00090000, limits)
     if sop_class := uid(header, "SOPClassUID"):
         about["sop_class"] = sop_class
-        check_class(sop_class)
+        if class_kind(sop_class) == "image":  # that it is none, nothing confirms
+            check_class(sop_class)
     raise RefusedError(Reason.TRANSFER_SYNTAX, "the file does not state its transfer syntax")
 
 

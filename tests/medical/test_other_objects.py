@@ -6,6 +6,7 @@ from contextlib import closing
 
 import pydicom
 import pytest
+from pydicom.filebase import DicomFileLike
 
 from medical.pseudonyms import Pseudonyms
 from medical.reading.classes import SOP_CLASSES
@@ -14,7 +15,8 @@ from medical.results import ResultSettings, write_results
 from medical.serving import analyser
 from medical.triage import Triage
 from tests.medical.conftest import KEY
-from tests.medical.studies import add_others, other, write_chests
+from tests.medical.phantoms import projection
+from tests.medical.studies import CHEST, add_others, other, write_chests
 
 MANY = ("88.11", "88.59", "11.1", "104.1", "481.3", "481.5", "9.1.1", "66", "66.1", "66.4", "30", "88.34")
 
@@ -160,6 +162,40 @@ def test_the_service_loses_no_object_that_cannot_be_read(chest_model, tmp_path):
             served.analyse([folder / "cut.dcm"], tmp_path / "none")
     assert (partly.outcome_status, partly.summary) == ("PARTLY_ANALYSED", "not flagged, 1 analysed")
     assert partly.files_to_send
+
+
+def test_a_video_stays_with_its_study(judged, tmp_path):
+    write_chests(tmp_path, range(1))
+    made = projection(CHEST, seed="chest 0")
+    made.PatientID = "PLANTED-0"
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.3.1"
+    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    made.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.102"
+    made.PixelData = pydicom.encaps.encapsulate([b"\0\0\0\x18ftypmp42" * 20])
+    made["PixelData"].is_undefined_length = True
+    made.save_as(tmp_path / "clip.dcm", enforce_file_format=True)
+    found = judged(tmp_path)
+    assert (found.status, [one.refusal.reason for one in found.refused]) == (
+        "PARTLY_ANALYSED", [Reason.TRANSFER_SYNTAX],
+    )  # fmt: skip
+
+
+def test_a_class_that_one_place_alone_states_makes_no_report(decoder, tmp_path):
+    """The file meta information of a data set that cannot be read; a data set without file meta information."""
+    from medical.reading import take_inventory
+
+    write_chests(tmp_path, range(1))
+    made = pydicom.dcmread(tmp_path / "0.dcm")
+    made.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
+    made.save_as(tmp_path / "cut.dcm")
+    (tmp_path / "cut.dcm").write_bytes((tmp_path / "cut.dcm").read_bytes()[:603])
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID
+    with (tmp_path / "bare.dcm").open("wb") as file:
+        target = DicomFileLike(file)
+        target.is_implicit_VR, target.is_little_endian = False, True
+        pydicom.filewriter.write_dataset(target, made)
+    inventory = take_inventory([tmp_path], Pseudonyms(KEY), pixels=decoder)
+    assert {one.refusal.reason for one in inventory.refused} == {Reason.TRUNCATED, Reason.TRANSFER_SYNTAX}
 
 
 def test_the_run_says_how_many_of_which_kind(chest_model, call, tmp_path, logged):

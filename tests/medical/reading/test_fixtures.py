@@ -18,6 +18,7 @@ from medical.refusals import Reason, RefusedError
 EXPECTED = {
     Reason.TRUNCATED: """
         pydicom-tests/test_files__MR_truncated.dcm
+        pydicom-tests/test_files__rtplan_truncated.dcm
         pydicom-data/emri_small_jpeg_2k_lossless_too_short.dcm
     """,
     Reason.DAMAGED: """
@@ -28,6 +29,7 @@ EXPECTED = {
     """,  # begins with a stray byte before a data set
     Reason.TRANSFER_SYNTAX: """
         pydicom-tests/test_files__meta_missing_tsyntax.dcm
+        pydicom-tests/test_files__rtstruct.dcm
     """,
     Reason.HEADER: """
         pydicom-tests/test_files__JPEGLSNearLossless_16.dcm
@@ -50,8 +52,6 @@ EXPECTED = {
     Reason.NO_IMAGE: """
         pydicom-tests/test_files__badVR.dcm
         pydicom-tests/test_files__rtplan.dcm
-        pydicom-tests/test_files__rtplan_truncated.dcm
-        pydicom-tests/test_files__rtstruct.dcm
         pydicom-tests/test_files__rtdose.dcm
         pydicom-tests/test_files__reportsi.dcm
         robyoung-dicom-test-files/data__dcmqi__sr-example__sr.dcm
