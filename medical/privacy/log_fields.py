@@ -94,7 +94,7 @@ def forms(names: frozenset[str]) -> dict[str, Form]:
     Args:
         names: of peers and destinations, which the settings state; others are withheld, since they may be anything.
     """
-    named: Form = lambda value: isinstance(value, str) and set(value.split(", ")) <= names | SOURCES  # noqa: E731
+    named: Form = lambda value: isinstance(value, str) and value in names | SOURCES  # noqa: E731
     return {
         "study": _like("[0-9a-f]{16}"),
         "model": _like("[0-9a-f]{12,64}"),

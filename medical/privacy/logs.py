@@ -164,10 +164,18 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
             line |= reduced(value)
         elif name == "error":
             line[name] = value if is_term(value) else WITHHELD
+        elif name == "source":
+            line[name] = _sources(value)
         elif name in _forms:
             line[name] = value if _forms[name](value) else WITHHELD
     unlisted = len(fields.keys() - _forms.keys() - {"error"})
     return line | ({"unlisted": unlisted} if unlisted else {})
+
+
+def _sources(value: object) -> str:
+    """Sources of one study, as "PEER, folder": one that may not be written hides none of the others."""
+    names = value.split(", ") if isinstance(value, str) else [value]
+    return ", ".join(dict.fromkeys(str(one) if _forms["source"](one) else WITHHELD for one in names))
 
 
 def _place(path: str, line: int | None) -> str:

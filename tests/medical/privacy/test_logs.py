@@ -75,11 +75,15 @@ def test_identifiers_in_every_field_are_withheld(logged):
 
 def test_texts_that_only_look_right_are_withheld(logged):
     """The names of peers are a closed list, too: an AE title could be anything of 16 characters."""
-    log(
-        Event.WARNING, peer="STRANGER", source="PEER, STRANGER", address="fe80::1%Zebrowska", status="C11", outcome="OK"
-    )
+    log(Event.WARNING, peer="STRANGER", source="STRANGER", address="fe80::1%Zebrowska", status="C11", outcome="OK")
     log(Event.WARNING, study=STUDY.upper(), model="a" * 65, error="the host is not allowed", reason="GANTRY_TILT")
     assert [line[name] for line in logged() for name in line if name in Fields.__annotations__] == ["withheld"] * 9
+
+
+def test_a_source_that_is_not_known_hides_no_other(logged):
+    """E.g. a peer that was taken out of the settings after it had sent a part of the study."""
+    log(Event.COMPLETE, study=STUDY, source="PEER, STRANGER, folder, PLANTED^NAME")
+    assert logged()[0]["source"] == "PEER, withheld, folder"
 
 
 def test_a_listener_is_told_what_the_line_says(logged):
