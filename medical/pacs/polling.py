@@ -4,7 +4,7 @@ import threading
 from datetime import date, timedelta
 
 from medical.pacs.contexts import IMAGES
-from medical.pacs.errors import ObjectError
+from medical.pacs.errors import ObjectError, PeerError
 from medical.pacs.intake import Intake
 from medical.pacs.queue import Queue
 from medical.pacs.settings import WebIntake
@@ -26,6 +26,7 @@ class Polling:
         self._settings, self._intake, self._queue = settings, intake, queue
         self._spool, self._peer = spool, WebPeer(settings)
         self._seen: dict[str, str] = {}
+        self._told = False
 
     def run(self, stopping: threading.Event) -> None:
         """Asks until the service stops."""
@@ -39,28 +40,38 @@ class Polling:
     def ask(self, stopping: threading.Event) -> int:
         """Fetches what is new; returns how many objects were taken.
 
-        A study is looked into again when its number of objects has changed.
+        A study is looked into again when its number of objects has changed, or when something of it did not come. What
+        does not come stops nothing else; the log says so once in a round, as a server that is gone fails each time.
 
         Raises:
-            PeerError: the server cannot be asked.
+            PeerError: the server cannot be asked for studies.
             QueueError: the queue cannot be read.
         """
-        taken = 0
+        taken, self._told = 0, False
         for found in self._peer.studies(query_of(self._settings.query)):
             study, count = value(found, STUDY), value(found, COUNT)
             if (count and self._seen.get(study) == count) or not self._intake.wants(study):
                 continue
-            fetched, whole = self._study(study, stopping)
+            try:
+                fetched, whole = self._study(study, stopping)
+            except PeerError as error:
+                self._tell(study, error)
+                continue
             taken += fetched
             if whole:
                 self._seen[study] = count
         return taken
 
+    def _tell(self, study: str, error: PeerError) -> None:
+        if not self._told:
+            log(Event.DICOMWEB_FAILED, study=self._spool.pseudonyms.of(study), error=error)
+        self._told = True
+
     def _study(self, study: str, stopping: threading.Event) -> tuple[int, bool]:
         """Returns how many objects of a study were taken, and whether nothing is left to be fetched."""
         images = [one for one in self._peer.instances(study) if value(one, SOP_CLASS) in IMAGES]
         known = self._queue.known(value(one, INSTANCE) for one in images)
-        taken = 0
+        taken, whole = 0, True
         for one in images:
             if value(one, INSTANCE) in known:
                 continue
@@ -75,9 +86,12 @@ class Polling:
                 log(Event.OBJECT_REFUSED, source="dicomweb", error=error)
                 if error.later:
                     return taken, False
+            except PeerError as error:
+                self._tell(study, error)
+                whole = False
             finally:
                 file.unlink(missing_ok=True)
-        return taken, True
+        return taken, whole
 
 
 def query_of(query: dict[str, str]) -> dict[str, str]:
