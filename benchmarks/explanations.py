@@ -1,11 +1,13 @@
 """Which explanations deserve trust: every method beside its controls, on sets with known defects.
 
 Each set is learned from normal images alone; then defective images that the detector flags, drawn at random under a
-seed, are explained by every method and measured as `anomaly explain` measures them: what the strongest 4 % of a map
+seed, are explained by every method and measured with the measures of `anomaly explain`: what the strongest 4 % of a map
 takes away when it is replaced by normal content, deletion and insertion, infidelity, randomised weights, sensitivity,
 and the known defects with chance taken off: each map with its own mask minus its mean with the masks of all other
 defective images that were drawn, scaled to the size of the own one, since large defects are flagged more often than
-small ones and a random map covers more of them. Images are reduced to a small canvas first, and methods that sample
+small ones and a random map covers more of them. One thing differs: normal content is always the mosaic of normal
+patches (`twin.nearest_patches`), where the command takes the nearest whole normal image if the mosaic is too strange
+(`twin.make_twin`, which came after the first rows). Images are reduced to a small canvas first, and methods that sample
 take few samples; the settings stand in the result file.
 
 One row per image and method, on the disk before the next image begins: a run that was broken off goes on, and one with
