@@ -187,8 +187,12 @@ def stored(remote: Remote, objects: Sequence[tuple[str, str, str]]) -> frozenset
     return frozenset(found) & {uid for _, _, uid in objects}
 
 
-def get(remote: Remote, queries: "Sequence[Dataset]", handle: "Callable[[Event], int]") -> "Iterator[Dataset]":
+def get(
+    remote: Remote, queries: "Sequence[Dataset]", handle: "Callable[[Event], int]"
+) -> "Iterator[tuple[Dataset, str | None]]":
     """Retrieves objects by C-GET (PS3.4 C.4.3) on one association; yields each query when it is answered.
+
+    With it comes why not all was sent that it asks for, in words; None where it was.
 
     Args:
         remote: the peer.
@@ -196,7 +200,7 @@ def get(remote: Remote, queries: "Sequence[Dataset]", handle: "Callable[[Event],
         handle: takes each C-STORE of the peer and returns its status.
 
     Raises:
-        PeerError: the peer refuses, or could not send all.
+        PeerError: the peer does not take the query, or is gone.
     """
     from pynetdicom import build_context, build_role, evt
     from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet as Model
@@ -205,10 +209,11 @@ def get(remote: Remote, queries: "Sequence[Dataset]", handle: "Callable[[Event],
     roles = [build_role(uid, scp_role=True) for uid in IMAGES]
     with remote.association(contexts, [(evt.EVT_C_STORE, handle)], roles) as association:
         for query in queries:
+            problem = None
             for status in _get_statuses(association, query, Model, remote):
                 if status not in (*PENDING, SUCCESS):
-                    raise PeerError(f"{remote.ae_title} answered the C-GET with status {status:04X}")
-            yield query
+                    problem = f"{remote.ae_title} answered the C-GET with status {status:04X}"
+            yield query, problem
 
 
 def dataset(**attributes: str) -> "Dataset":

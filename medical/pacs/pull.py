@@ -81,7 +81,7 @@ class Source(Protocol):
         ...
 
     def fetch(self, objects: Sequence[Found], folder: Path) -> Iterator[tuple[Found, Path]]:
-        """Yields objects and new files in the folder, as they come."""
+        """Yields objects and new files in the folder, as they come; raises PeerError at the end if some did not."""
         ...
 
 
@@ -104,10 +104,18 @@ class WebSource:
 
     def fetch(self, objects: Sequence[Found], folder: Path) -> Iterator[tuple[Found, Path]]:
         """Fetches by WADO-RS, one after the other."""
+        lost: list[PeerError] = []
         for one in objects:
             file = folder / f".{secrets.token_hex(8)}.part"
-            self._peer.fetch(one.study, one.series, one.uid, file)
-            yield one, file
+            try:
+                self._peer.fetch(one.study, one.series, one.uid, file)
+            except PeerError as error:
+                lost.append(error)
+                file.unlink(missing_ok=True)
+            else:
+                yield one, file
+        if lost:
+            raise PeerError(f"{len(lost)} of {len(objects)} objects did not come: {lost[0]}")
 
 
 class DicomSource:
@@ -151,10 +159,17 @@ class DicomSource:
             dataset(**image, StudyInstanceUID=one.study, SeriesInstanceUID=one.series, SOPInstanceUID=one.uid)
             for one in objects
         ]
-        for one, _ in zip(objects, get(self._remote, questions, keep), strict=True):
-            if len(files) != 1:
-                raise PeerError(f"{self._remote.ae_title} sent {len(files)} objects where one was asked for")
-            yield one, files.pop()
+        lost = []
+        for one, (_, problem) in zip(objects, get(self._remote, questions, keep), strict=True):
+            if problem is None and len(files) == 1:
+                yield one, files.pop()
+            else:
+                lost.append(problem or f"{self._remote.ae_title} sent {len(files)} objects where one was asked for")
+            for file in files:
+                file.unlink()
+            files.clear()
+        if lost:
+            raise PeerError(f"{len(lost)} of {len(objects)} objects did not come: {lost[0]}")
 
 
 @dataclass
