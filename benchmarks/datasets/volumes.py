@@ -8,6 +8,7 @@ Which slices: `SLICES` of them, evenly spaced over `BAND` of the extent from inf
 slices, those are 60, 65, ..., 100. Neither the mask nor the label has a say in it.
 """
 
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,7 +126,7 @@ def _canonical(path: Path, dtype: np.dtype[Any] | None) -> tuple[NDArray[Any], N
             raise ImageFileError(path, "states no orientation: qform and sform have the code 0")
         image = nibabel.as_closest_canonical(image)  # type: ignore[no-untyped-call]
         voxels = np.asanyarray(image.dataobj)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, KeyError) as error:
+    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, zlib.error, ValueError, KeyError) as error:
         raise ImageFileError(path, f"is no readable NIfTI file ({type(error).__name__})") from None
     return voxels if dtype is None else voxels.astype(dtype), image.affine
 

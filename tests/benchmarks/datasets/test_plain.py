@@ -1,5 +1,7 @@
 """DICOM files, volumes and rows become pictures on which masks and boxes lie where the authors marked something."""
 
+import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -199,10 +201,19 @@ def test_a_bar_is_shown_only_for_what_is_not_there_yet(make, tmp_path):
     assert shown == [("DICOM files written as PNG", 2), ("DICOM files written as PNG", 3)]
 
 
+def damaged(path):
+    """A volume of which the compressed voxels go on with a block of a type that deflate does not have."""
+    nifti(path, brain(), "RAS")
+    packer = zlib.compressobj(wbits=31)
+    begin = packer.compress(gzip.decompress(path.read_bytes())[:1000]) + packer.flush(zlib.Z_FULL_FLUSH)
+    path.write_bytes(begin + b"\xff" * 64)
+
+
 @pytest.mark.parametrize(
     ("write", "says"),
     [
         (lambda path: path.write_bytes(b"\x1f\x8bnothing"), "is no readable NIfTI"),
+        (damaged, "is no readable NIfTI"),
         (lambda path: nifti(path, np.full((4, 4, 4), np.nan, np.float32), "RAS"), "not finite"),
         (lambda path: nifti(path, np.ones((4, 4, 4), np.int16), "RAS"), "has one value"),
         (lambda path: nifti(path, brain(), "RAS", code=0), "states no orientation"),
