@@ -14,7 +14,7 @@ SOURCES = frozenset({"folder", "dicomweb"})
 
 
 class Event(StrEnum):
-    """What can be logged; docs/triage-pacs.md and docs/triage-privacy.md say what each means."""
+    """What can be logged; docs/triage-pacs.md (service) and docs/triage-privacy.md (runs) list the events."""
 
     STARTED = "started"
     STOPPED = "stopped"
