@@ -1,6 +1,6 @@
 """What is taken: the SOP classes of images (PS3.4 B.5) and the transfer syntaxes (PS3.5 section 10) that are read.
 
-Images of kinds that no model judges are taken, too, since a study that holds one is analysed in part only. That does not
+Images of kinds that no model judges are taken, too: a study that holds one is analysed in part only. This does not
 reach images in another transfer syntax, as every video is, nor those that are larger than allowed: they are refused and
 not counted, so their study may be ANALYSED without them. Objects that are no images (reports, presentation states,
 segmentations) are refused at the door, with the status "SOP class not supported": they would make a study that is done

@@ -1,7 +1,7 @@
 """The one way in: whatever brings an object, it is checked, made durable and noted in the queue, or refused.
 
 When `take` returns, the file is on the disk (fsync of file and folder) and its row committed: only then does a C-STORE
-answer success, and only then does a drop folder lose its file. What is refused is not counted in its study (`contexts`).
+answer success, and only then does a drop folder lose its file. What is refused, no study counts (see `contexts`).
 """
 
 import threading
