@@ -148,6 +148,11 @@ class _Quiet(logging.Handler):
         with suppress(OSError, ValueError):  # the disk of standard error may be the full one
             print("a log line could not be written", file=sys.__stderr__)
 
+    def close(self) -> None:
+        """Closes; what the disk no longer takes has been told by then."""
+        with suppress(OSError, ValueError):
+            super().close()
+
 
 class _Stream(_Quiet, logging.StreamHandler[TextIO]):
     """Writes to a stream."""
