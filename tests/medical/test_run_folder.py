@@ -49,8 +49,9 @@ def test_without_a_key_of_the_site_a_folder_keeps_its_own(run, call, tmp_path):
     assert call("triage", "audit", "verify", tmp_path / "out" / "audit.jsonl")[0] == 0
 
 
-@pytest.mark.parametrize(("first", "second"), [(A, B), (A, None), (None, A)])
-@pytest.mark.parametrize("options", [("--dicom",), ()])
+@pytest.mark.parametrize(
+    ("first", "second", "options"), [(A, B, ("--dicom",)), (A, None, ()), (None, A, ())], ids=["other", "none", "new"]
+)
 def test_another_key_is_refused_before_anything_is_changed(run, tmp_path, first, second, options):
     write_chests(tmp_path / "in", range(1))
     assert run(tmp_path / "in", *options, key=first)[0] == 0
