@@ -27,6 +27,7 @@ def call(monkeypatch, capsys):
 
     def called(*arguments):
         monkeypatch.setattr(sys, "argv", ["anomaly", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")  # no message is broken into lines
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             main()

@@ -14,7 +14,7 @@ import pytest
 
 from anomaly.artifact import load
 from anomaly.catalog import DETECTORS, VOLUME_DETECTORS
-from anomaly.cli import app, main
+from anomaly.cli import app
 from anomaly.images.synthetic import write_dataset
 
 COMMAND = Path(sys.executable).with_name("anomaly")
@@ -27,22 +27,6 @@ def run(*arguments, cwd=None):
     """Runs the installed command; its words without colours."""
     quiet = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200", "NO_COLOR": "1"}
     return subprocess.run([COMMAND, *map(str, arguments)], capture_output=True, text=True, env=quiet, cwd=cwd)
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs `main` in this process: exit status, standard output, standard error."""
-
-    def called(*arguments):
-        monkeypatch.setattr(sys, "argv", ["anomaly", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        written = capsys.readouterr()
-        return caught.value.code or 0, written.out, written.err
-
-    return called
 
 
 @pytest.fixture(scope="module")

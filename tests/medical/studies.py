@@ -1,5 +1,7 @@
 """Small studies on disk: phantoms that vary a little, each a patient of its own."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,13 @@ from pydicom.uid import generate_uid
 from tests.medical.phantoms import ROOT, body, ct_series, projection
 
 CHEST, HEAD = (64, 48), (6, 32, 40)
+
+
+def anomaly(*arguments: object) -> tuple[int, str, str]:
+    """The installed command in a process of its own; exit status, standard output, standard error."""
+    command = [str(Path(sys.executable).with_name("anomaly")), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
 
 
 def chest(seed: int, abnormal: bool = False) -> np.ndarray:

@@ -2,10 +2,7 @@
 
 import csv
 import json
-import subprocess
-import sys
 from contextlib import closing
-from pathlib import Path
 
 import pydicom
 import pytest
@@ -13,14 +10,7 @@ import pytest
 from medical.results import checker_installed, standard_errors
 from medical.serving import analyser
 from tests.medical.phantoms import PLANTED
-from tests.medical.studies import write_chests
-
-ANOMALY = Path(sys.executable).with_name("anomaly")
-
-
-def anomaly(*arguments):
-    done = subprocess.run([ANOMALY, *map(str, arguments)], capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
+from tests.medical.studies import anomaly, write_chests
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +29,10 @@ def run(chest_model, incoming, tmp_path_factory):
     return out, anomaly("triage", "run", chest_model[1], incoming, "--out", out, "--dicom", "--with-heatmaps")
 
 
-def test_fit_says_what_the_model_may_be_asked_about(tmp_path):
+def test_fit_says_what_the_model_may_be_asked_about(call, tmp_path, logged):
     write_chests(tmp_path / "normals", range(12))
     model = tmp_path / "chest.safetensors"
-    status, out, err = anomaly(
+    status, out, err = call(
         "triage", "fit", tmp_path / "normals", "-o", model, "--detector", "subspace", "--size", "64x48"
     )
     assert status == 0, err
@@ -54,7 +44,7 @@ def test_fit_says_what_the_model_may_be_asked_about(tmp_path):
     assert "PLANTED" not in out + err
 
 
-def test_fit_learns_from_pictures(tmp_path):
+def test_fit_learns_from_pictures(call, tmp_path, logged):
     import cv2
 
     from tests.medical.studies import chest
@@ -66,11 +56,11 @@ def test_fit_learns_from_pictures(tmp_path):
     with (tmp_path / "manifest.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["file", "patient", "view", "sex", "age"], *rows])
     arguments = ("triage", "fit", tmp_path / "manifest.csv", "-o", tmp_path / "m.safetensors", "--detector", "subspace")
-    status, out, err = anomaly(*arguments, "--modality", "dx", "--body-part", "chest", "--size", "64x48")
+    status, out, err = call(*arguments, "--modality", "dx", "--body-part", "chest", "--size", "64x48")
     assert status == 0, err
     assert "modality: DX" in out
     assert "1 normals held out of the fit, one score per patient" in out  # one of four patients, not of eight pictures
-    status, _, err = anomaly(*arguments)
+    status, _, err = call(*arguments)
     assert status == 2
     assert "--modality and --body-part" in err
 
@@ -95,17 +85,17 @@ def test_files_of_no_study_are_in_the_worklist(run):
     assert "1 file belongs to no readable study" in (out / "worklist.html").read_text()
 
 
-def test_a_folder_without_files_is_no_quiet_morning(chest_model, tmp_path):
+def test_a_folder_without_files_is_no_quiet_morning(call, chest_model, tmp_path, logged):
     (tmp_path / "in").mkdir()
-    status, _, err = anomaly("triage", "run", chest_model[1], tmp_path / "in", "--out", tmp_path / "out")
+    status, _, err = call("triage", "run", chest_model[1], tmp_path / "in", "--out", tmp_path / "out")
     assert status == 2
     assert "no file" in err
     assert not list((tmp_path / "out").glob("worklist*"))
 
 
-def test_a_worklist_that_cannot_be_written_is_not_done(chest_model, incoming, tmp_path):
+def test_a_worklist_that_cannot_be_written_is_not_done(call, chest_model, incoming, tmp_path, logged):
     (tmp_path / "worklist.html").mkdir()
-    status, _, err = anomaly("triage", "run", chest_model[1], incoming / "ill", "--out", tmp_path)
+    status, _, err = call("triage", "run", chest_model[1], incoming / "ill", "--out", tmp_path)
     assert status == 2
     assert "Is a directory" in err
     assert "may you write" in err
@@ -135,22 +125,22 @@ def test_nothing_that_is_written_names_a_patient(run):
         (out / "worklist.json").read_text())["studies"]))  # fmt: skip
 
 
-def test_log_and_audit_trail_of_a_run(run):
+def test_log_and_audit_trail_of_a_run(call, run):
     out, _ = run
     events = [json.loads(line)["event"] for line in (out / "run.log").read_text().splitlines()]
     assert events[0] == "started"
     assert events[-1] == "stopped"
     assert events.count("analysed") == 5
     assert events.count("not analysed") == 1
-    status, said, _ = anomaly("triage", "audit", "verify", out / "audit.jsonl")
+    status, said, _ = call("triage", "audit", "verify", out / "audit.jsonl")
     assert status == 0, said
     assert said.startswith("Whole: 14 records")  # start, six studies accessed, six exported, stop
 
 
-def test_the_sites_priorities_can_be_given(chest_model, incoming, tmp_path):
+def test_the_sites_priorities_can_be_given(call, chest_model, incoming, tmp_path, logged):
     study = pydicom.dcmread(incoming / "normal" / "300.dcm").StudyInstanceUID
     (tmp_path / "site.csv").write_text(f"study,priority\n{study},stat\n")
-    status, _, err = anomaly(
+    status, _, err = call(
         "triage",
         "run",
         chest_model[1],
@@ -164,35 +154,35 @@ def test_the_sites_priorities_can_be_given(chest_model, incoming, tmp_path):
     first = json.loads((tmp_path / "out" / "worklist.json").read_text())["studies"][0]
     assert (first["study_instance_uid"], first["priority"], first["raised"]) == (study, "STAT", False)
     (tmp_path / "site.csv").write_text(f"study,priority\n{study},soon\n")
-    status, _, err = anomaly(
+    status, _, err = call(
         "triage", "run", chest_model[1], incoming, "--out", tmp_path / "x", "--priorities", tmp_path / "site.csv"
     )
     assert status == 2
     assert "STAT, HIGH, ROUTINE, MEDIUM, LOW" in err
 
 
-def test_priorities_are_never_lost_silently(chest_model, incoming, tmp_path):
+def test_priorities_are_never_lost_silently(call, chest_model, incoming, tmp_path, logged):
     study = pydicom.dcmread(incoming / "normal" / "300.dcm").StudyInstanceUID
     said = ("triage", "run", chest_model[1], incoming / "normal", "--out", tmp_path / "out", "--priorities")
     (tmp_path / "site.csv").write_text(f"study,priority\n {study} , stat \n1.2.3,HIGH\n")
-    status, _, err = anomaly(*said, tmp_path / "site.csv")
+    status, _, err = call(*said, tmp_path / "site.csv")
     assert status == 0, err
     assert "1 priorities are of studies that are not in the worklist" in err
     first = json.loads((tmp_path / "out" / "worklist.json").read_text())["studies"][0]
     assert (first["study_instance_uid"], first["priority"]) == (study, "STAT")
     (tmp_path / "site.csv").write_text(f"study,priority\n{study},STAT\n{study},LOW\n")
-    status, _, err = anomaly(*said, tmp_path / "site.csv")
+    status, _, err = call(*said, tmp_path / "site.csv")
     assert status == 2
     assert "more than once" in err
 
 
-def test_a_plain_model_cannot_be_run(tmp_path, incoming, chest_model):
+def test_a_plain_model_cannot_be_run(call, tmp_path, incoming, chest_model, logged):
     from dataclasses import replace
 
     from anomaly.artifact import load, save
 
     save(tmp_path / "plain.safetensors", replace(load(chest_model[1]), extensions={}))
-    status, _, err = anomaly("triage", "run", tmp_path / "plain.safetensors", incoming, "--out", tmp_path / "out")
+    status, _, err = call("triage", "run", tmp_path / "plain.safetensors", incoming, "--out", tmp_path / "out")
     assert status == 2
     assert "anomaly triage fit" in err
 

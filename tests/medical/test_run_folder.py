@@ -49,21 +49,21 @@ def test_without_a_key_of_the_site_a_folder_keeps_its_own(run, call, tmp_path):
     assert call("triage", "audit", "verify", tmp_path / "out" / "audit.jsonl")[0] == 0
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "options"), [(A, B, ("--dicom",)), (A, None, ()), (None, A, ())], ids=["other", "none", "new"]
-)
-def test_another_key_is_refused_before_anything_is_changed(run, tmp_path, first, second, options):
+@pytest.mark.parametrize("options", [("--dicom",), ()], ids=["dicom", "worklist"])
+@pytest.mark.parametrize(("first", "others"), [(A, (B, None)), (None, (A,))], ids=["of the site", "of the folder"])
+def test_another_key_is_refused_before_anything_is_changed(run, tmp_path, first, others, options):
     write_chests(tmp_path / "in", range(1))
     assert run(tmp_path / "in", *options, key=first)[0] == 0
     if options:
         (tmp_path / "out" / "worklist.json").unlink()  # as after a run that was stopped
     before = content(tmp_path)
-    status, _, err = run(tmp_path / "in", *options, key=second)
-    assert status == 2
-    said = " ".join(err.split())
-    assert "named with another key" in said
-    assert ("pseudonyms.key" if first is None else "--key-file or ANOMALY_MEDICAL_KEY") in said
-    assert content(tmp_path) == before
+    for other in others:
+        status, _, err = run(tmp_path / "in", *options, key=other)
+        assert status == 2
+        said = " ".join(err.split())
+        assert "named with another key" in said
+        assert ("pseudonyms.key" if first is None else "--key-file or ANOMALY_MEDICAL_KEY") in said
+        assert content(tmp_path) == before
     assert run(tmp_path / "in", *options, key=first)[0] == 0
 
 

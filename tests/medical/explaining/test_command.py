@@ -4,8 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,17 +11,11 @@ import pydicom
 import pytest
 
 from tests.medical.phantoms import PLANTED
-from tests.medical.studies import write_chests
+from tests.medical.studies import anomaly, write_chests
 
 pytestmark = pytest.mark.slow
 
-ANOMALY = Path(sys.executable).with_name("anomaly")
 NOTICE = "NOT FOR DIAGNOSTIC USE"
-
-
-def anomaly(*arguments):
-    done = subprocess.run([ANOMALY, *map(str, arguments)], capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -151,12 +143,12 @@ def test_only_its_owner_can_read_it(explained):
     assert [path.name for path in explained[0].rglob("*") if path.stat().st_mode & 0o077] == []
 
 
-def test_log_and_audit_trail(explained):
+def test_log_and_audit_trail(call, explained):
     out, _ = explained
     events = [json.loads(line)["event"] for line in (out / "run.log").read_text().splitlines()]
     assert (events[0], events[-1], events.count("analysed")) == ("started", "stopped", 3)
     assert "anomaly triage explain" in (out / "audit.jsonl").read_text()
-    status, said, _ = anomaly("triage", "audit", "verify", out / "audit.jsonl")
+    status, said, _ = call("triage", "audit", "verify", out / "audit.jsonl")
     assert status == 0, said
 
 
@@ -167,28 +159,28 @@ def test_log_and_audit_trail(explained):
         (["--normals", "EMPTY"], "names no study that can be read"),
     ],
 )
-def test_what_cannot_be_done_is_refused(chest_model, incoming, tmp_path, more, words):
+def test_what_cannot_be_done_is_refused(call, chest_model, incoming, tmp_path, more, words, logged):
     (tmp_path / "EMPTY").mkdir()
     more = [str(tmp_path / "EMPTY") if word == "EMPTY" else word for word in more]
-    status, _, err = anomaly("triage", "explain", chest_model[1], incoming / "normal", "--out", tmp_path / "out", *more)
+    status, _, err = call("triage", "explain", chest_model[1], incoming / "normal", "--out", tmp_path / "out", *more)
     assert status == 2
     assert words in err
     assert not (tmp_path / "out" / "report.html").exists()
 
 
-def test_a_foreign_folder_is_refused_and_left_as_it_was(chest_model, incoming, tmp_path):
+def test_a_foreign_folder_is_refused_and_left_as_it_was(call, chest_model, incoming, tmp_path, logged):
     (tmp_path / "worklist.json").write_text("{}")
-    status, _, err = anomaly("triage", "explain", chest_model[1], incoming / "normal", "--out", tmp_path)
+    status, _, err = call("triage", "explain", chest_model[1], incoming / "normal", "--out", tmp_path)
     assert status == 2
     assert "worklist.json" in err
     assert [path.name for path in tmp_path.iterdir()] == ["worklist.json"]
 
 
-def test_nothing_flagged_is_said_and_is_not_called_normal(chest_model, incoming, tmp_path):
+def test_nothing_flagged_is_said_and_is_not_called_normal(call, chest_model, incoming, tmp_path, logged):
     # a second run into the folder goes on with its audit trail and replaces the report; the study keeps its name
     names = set()
     for _ in range(2):
-        status, said, err = anomaly("triage", "explain", chest_model[1], incoming / "normal", "--out", tmp_path)
+        status, said, err = call("triage", "explain", chest_model[1], incoming / "normal", "--out", tmp_path)
         assert status == 0, err
         names.add((tmp_path / "studies.csv").read_text())
     assert len(names) == 1
