@@ -1,6 +1,8 @@
 """Shapes are checked (jaxtyping + beartype) in every test; development data are found through ANOMALY_SHARED."""
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -35,3 +37,25 @@ def call(monkeypatch, capsys):
         return caught.value.code or 0, written.out, written.err
 
     return called
+
+
+@pytest.fixture
+def browse(tmp_path):
+    """Opens a page in a real browser without a network, which must write nothing to its console.
+
+    Takes the address and options of the browser: `--dump-dom` returns the page as scripts have left it.
+    """
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
+    offline = ["--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking", "--disable-component-update"]
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync", "--no-first-run"]
+    own = [f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr"]
+
+    def opened(address: str, *options: str) -> str:
+        command = [browser, *quiet, *offline, *own, *options, address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
+        assert "CONSOLE" not in done.stderr, done.stderr
+        return done.stdout
+
+    return opened

@@ -86,20 +86,9 @@ def test_every_page_of_the_pdf_says_it(text_of_pdf):
 
 @pytest.mark.peer
 @pytest.mark.parametrize("width", [1280, 500])
-def test_the_page_in_a_browser_without_a_network(explained, tmp_path, width):
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
-    offline = ["--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking", "--disable-component-update"]
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync", "--no-first-run"]
+def test_the_page_in_a_browser_without_a_network(explained, tmp_path, browse, width):
     shot = tmp_path / "shot.png"
-    wanted = [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", f"--window-size={width},2400"]
-    page = (explained[0] / "report.html").as_uri()
-    done = subprocess.run(
-        [browser, *quiet, *offline, *wanted, "--enable-logging=stderr", page],
-        capture_output=True, text=True, timeout=180, check=True,
-    )  # fmt: skip
-    assert "CONSOLE" not in done.stderr
+    browse((explained[0] / "report.html").as_uri(), f"--screenshot={shot}", f"--window-size={width},2400")
     pixels = cv2.imread(str(shot)).astype(int)
     assert pixels.shape[1] == width
     band = pixels[:30, : width - 20]
