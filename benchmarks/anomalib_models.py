@@ -161,8 +161,9 @@ def _random_weights(name: str, case: Case, spec: InputSpec, folder: Path) -> str
     if not kind:
         return None
     if kind == "own":
-        from anomaly.detectors.anomalib_bridge import engine
+        from anomaly.detectors.anomalib_bridge.detector import load_engine
 
+        engine = load_engine(name)
         part = {"EfficientAd": "teacher", "Dsr": "discrete_latent_model"}[name]
         arguments = {k: str(_pictures(folder)) for k, v in case.arguments.items() if v == "FOLDER"}
         tensors = getattr(engine.build(name, arguments, spec.size, None).module.model, part).state_dict()

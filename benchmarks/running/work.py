@@ -179,7 +179,9 @@ def fit(**job: Any) -> dict[str, float]:
     wanted = Job(**job)
     cls = detector_class(wanted.detector)
     if is_peer(wanted.detector):
-        from anomaly.detectors.anomalib_bridge import engine  # noqa: F401
+        from anomaly.detectors.anomalib_bridge.detector import load_engine
+
+        load_engine(wanted.detector)
     protocol = wanted.protocol(None)
     images = replace(protocol.images, train=wanted.split(protocol)[0])
     detector = build(cls, {**wanted.settings(), "input": asdict(images.input)})

@@ -17,8 +17,8 @@ from anomaly.errors import SettingError
 from medical.pacs.errors import DamagedError, SpoolError
 from medical.pacs.headers import digest_of
 from medical.privacy.encryption import Vault, VaultError
-from medical.privacy.files import sync_folder, whole_file
-from medical.pseudonyms import Pseudonyms, key_from
+from medical.privacy.files import sync_folder
+from medical.pseudonyms import KEY_FILE, Pseudonyms, kept_key
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,7 @@ class Spool:
             for path in (folder, self.incoming, self._studies, self._private):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
                 path.chmod(0o700)
-            self.pseudonyms = Pseudonyms(
-                key or _own_key(folder / "pseudonyms.key", fresh=not any(self._studies.iterdir()))
-            )
+            self.pseudonyms = Pseudonyms(key or _own_key(folder, fresh=not any(self._studies.iterdir())))
         except OSError as error:
             raise SpoolError(f"the spool folder {folder} cannot be used: {type(error).__name__}") from None
         self._vault = None if key is None else Vault(key)
@@ -174,19 +172,14 @@ class Spool:
         return _checked(target, stored)
 
 
-def _own_key(file: Path, *, fresh: bool) -> bytes:
-    """A key of this folder alone, for pseudonyms."""
-    if not file.exists():
-        if not fresh:
-            raise SettingError(
-                f"the files of {file.parent} were stored with a key, and none is given now: name it in key_file or set "
-                "ANOMALY_MEDICAL_KEY"
-            )
-        with whole_file(file) as opened:
-            opened.write(secrets.token_hex(32).encode())
-    key = key_from(file)
-    assert key is not None
-    return key
+def _own_key(folder: Path, *, fresh: bool) -> bytes:
+    """A key of this folder alone, for pseudonyms; not made anew beside files that were named with another."""
+    if not fresh and not (folder / KEY_FILE).exists():
+        raise SettingError(
+            f"the files of {folder} were stored with a key, and none is given now: name it in key_file or set "
+            "ANOMALY_MEDICAL_KEY"
+        )
+    return kept_key(folder)
 
 
 def _checked(path: Path, stored: Stored) -> Path:

@@ -112,7 +112,7 @@ class AnomalibModel(Detector):
             SettingError: the weights or the folder that the model needs are missing, or it refuses an argument.
             BackboneError: the weights do not belong to the model, or it wants to download something.
         """
-        engine = _engine(self.name)
+        engine = load_engine(self.name)
         weights = self._weights()
         self._check_folder()
         with engine.seeded(self.seed), offline(self.name):
@@ -133,7 +133,7 @@ class AnomalibModel(Detector):
 
     def restore(self, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> "AnomalibScorer":
         """Builds anomalib's model without weights and loads the stored tensors into it. See `Detector.restore`."""
-        engine = _engine(self.name)
+        engine = load_engine(self.name)
         if set(description) != {"anomalib", "backbone"} and set(description) != {"anomalib"}:
             raise ArtifactError(f"description of {self.name} must hold 'anomalib'; got {sorted(description)}")
         with TemporaryDirectory(prefix="anomaly-") as empty, engine.seeded(self.seed), offline(self.name):
@@ -237,12 +237,20 @@ def _make_room(scorer: nn.Module, state: Mapping[str, Tensor]) -> None:
             setattr(scorer.get_submodule(owner), own, torch.empty_like(state[name]))
 
 
-def _engine(name: str) -> ModuleType:
+def load_engine(name: str) -> ModuleType:
+    """Imports what needs anomalib, without the warnings that it and its packages have of their own deprecations.
+
+    Args:
+        name: what is wanted with it, for the error.
+
+    Raises:
+        MissingExtraError: anomalib is not installed.
+    """
     if find_spec("anomalib") is None:
         raise MissingExtraError.of("anomalib", "anomalib", f"the detector {name!r}")
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # anomalib and what it imports warn of their own deprecations
+        warnings.simplefilter("ignore")
         from anomaly.detectors.anomalib_bridge import engine
     return engine
