@@ -154,6 +154,11 @@ class TestWithAnomalib:
         given = {"input": spec, "arguments": arguments, "weights": weights, "epochs": 1, "batch_size": 6}
         check_detector(settings(model, **given), tmp_path, differentiable=differentiable)
 
+    def test_a_fitted_model_lies_in_memory_as_its_file_holds_it(self, weights):
+        given = {"input": GREY, "arguments": {"backbone": "resnet18", "n_features": 20}, "weights": weights}
+        state = settings("Padim", **given).fit([sample_images(GREY, 4, seed=1)]).state_dict()
+        assert [name for name, tensor in state.items() if not tensor.is_contiguous()] == []
+
     def test_supersimplenet_trains_and_stays_below_one(self, weights):
         """Not `check_detector`: with one pass on random features it does not know a foreign square from noise yet."""
         spec = InputSpec(channels=1, size=(128, 128), resize="stretch")

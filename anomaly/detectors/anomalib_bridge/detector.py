@@ -190,6 +190,8 @@ class AnomalibScorer(Scorer):
         super().__init__(detector)
         self.model = detector.model
         self.network = network.requires_grad_(False)
+        for tensor in (*network.parameters(), *network.buffers()):
+            tensor.data = tensor.data.contiguous()  # as a model file holds it: other strides add up in another order
         for part in network.modules():
             if getattr(part, "requires_grad", None) is False:  # anomalib's feature extractors: whether to keep a graph
                 vars(part)["requires_grad"] = True
