@@ -156,6 +156,8 @@ def _check_storage(scorer: Scorer, path: Path, test: Tensor, scores: Scores) -> 
     loaded = load(path)
     assert loaded.scorer.detector == scorer.detector, "settings must survive the model file"
     assert loaded.calibration == calibration, "the calibration must survive the model file"
+    strides = [{key: value.stride() for key, value in one.state_dict().items()} for one in (scorer, loaded.scorer)]
+    assert strides[0] == strides[1], "tensors must lie in memory as they will once loaded, or sums round differently"
     with torch.inference_mode():
         restored = loaded.scorer(test)
     assert torch.equal(restored.score, scores.score), "save -> load must give equal scores"

@@ -119,7 +119,7 @@ class PositionSums(nn.Module):
         if got != wanted:
             raise ArtifactError(f"sums of {d} features, {k} directions on a grid {grid} must be {wanted}; got {got}")
         for name in NAMES:
-            self.register_buffer(name, tensors[name])
+            self.register_buffer(name, tensors[name].contiguous())
 
     def summary(self) -> Summary:
         """Returns the summary that they were made of, without its sample."""

@@ -203,7 +203,7 @@ class SubspaceScorer(EmbeddingScorer):
         super().__init__(detector, backbone, level)
         self._detector = detector
         self.register_buffer("offset", offset)
-        self.register_buffer("matrix", matrix)
+        self.register_buffer("matrix", matrix.contiguous())
         self.sums = sums
 
     def patch_scores(self, maps: list[Tensor]) -> Float[Tensor, "n h w"]:
