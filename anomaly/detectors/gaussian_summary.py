@@ -41,7 +41,7 @@ class Summary:
         features = batch.features.double()
         center = (features * inside[..., None]).sum(dim=0) / count.clamp(min=1.0)[..., None]
         centred = (features - center) * inside[..., None]
-        rows = centred.flatten(0, 2).float()
+        rows = centred.flatten(0, 2)
         projected = (centred @ projection.double()).permute(1, 2, 0, 3)
         local = projected.transpose(2, 3) @ projected
         return cls(projection, count, center, (rows.T @ rows).double(), local, batch.kept())
