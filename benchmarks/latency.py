@@ -11,6 +11,8 @@ from anomaly.progress import Progress, silent
 
 WARM = 3
 """Rounds that do not count."""
+SETTLING = 3.0
+"""Most seconds that `settle` waits."""
 
 
 class Call(NamedTuple):
@@ -44,7 +46,8 @@ def times_in_turns(
 ) -> dict[str, list[float]]:
     """Times each call `runs` times, one after the other in every round, after `warm` rounds that do not count.
 
-    Before a timed call the same one runs untimed: caches and threads are warm, as where part follows part.
+    Before a timed call the same one runs untimed: caches and threads are warm, as where part follows part. Before that,
+    the threads of the call that had its turn come to rest.
 
     Args:
         calls: what is timed, by name.
@@ -61,6 +64,7 @@ def times_in_turns(
     for turn in range(warm + runs):
         for name, call in calls.items():
             torch.set_num_threads(call.threads)
+            settle()
             call.run()
             start = time.perf_counter()
             call.run()
@@ -69,3 +73,17 @@ def times_in_turns(
         advance(1)
     torch.set_num_threads(before)
     return taken
+
+
+def settle(most: float = SETTLING) -> None:
+    """Waits until this process needs the CPU no more, at most `most` seconds.
+
+    ONNX Runtime's threads go on spinning for a while after a run, in wait for the next one; whatever has its turn then
+    would share the cores with them.
+    """
+    end = time.perf_counter() + most
+    while time.perf_counter() < end:
+        used, start = time.process_time(), time.perf_counter()
+        time.sleep(0.01)
+        if time.process_time() - used < 0.1 * (time.perf_counter() - start):
+            return

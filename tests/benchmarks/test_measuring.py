@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib import import_module
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from anomaly.images import read_mask
 from anomaly.metrics import auroc, pixel_auroc
 from benchmarks.image_sets import judge, open_set
 from benchmarks.isolated import FIGURES, Meter, peak_mib, run_isolated
-from benchmarks.latency import Call, take_turns
+from benchmarks.latency import Call, settle, take_turns
 
 
 def test_a_set_is_stretched_to_its_canvas_as_rgb_and_drawn_by_seed(folder):
@@ -90,6 +91,27 @@ def test_calls_take_turns():
     assert order == [("a", 1), ("a", 1), ("b", 2), ("b", 2)] * 5
     assert torch.get_num_threads() == before
     assert all(latency.p90 >= latency.median > 0 for latency in found.values())
+
+
+def _spin(stop: Event) -> None:
+    while not stop.is_set():
+        pass
+
+
+def test_a_turn_begins_when_the_threads_of_the_last_one_rest():
+    stop = Event()
+    spinning = Thread(target=_spin, args=(stop,))
+    spinning.start()
+    try:
+        settle(most=0.2)  # gives up
+        assert not stop.is_set()
+        ended = Thread(target=lambda: (stop.wait(0.3), stop.set()))
+        ended.start()
+        settle(most=60)
+        assert stop.is_set()
+    finally:
+        stop.set()
+        spinning.join()
 
 
 @pytest.mark.parametrize("name", ["against_anomalib", "anomalib_models", "backbones", "detectors", "scaling"])
