@@ -25,6 +25,9 @@ def distill_command(
     whitening: Annotated[float, typer.Option(min=0, max=1, help="0: by variance; 1: all components alike.")] = 0.5,
     seed: Annotated[int, typer.Option(help="Seed of crops, order and initial weights.")] = 0,
     evaluate_every: Annotated[int, typer.Option(min=1, help="Steps between rows of the log.")] = 500,
+    start: Annotated[
+        Path | None, typer.Option(help="OUT of an earlier distillation, with whose weights this one begins.")
+    ] = None,
     probe_data: Annotated[
         Path | None,
         typer.Option(envvar="ANOMALY_SHARED", help="Folder of development data; adds detection figures to the log."),
@@ -60,11 +63,13 @@ def distill_command(
     )
     network = load_backbone(BackboneSpec(name=teacher, weights=str(teacher_weights)))
     sets = load_probe_sets(probe_data) if probe_data else []
-    student = distill(photographs, network, out, settings, probe=partial(probe, sets=sets))
+    student = distill(photographs, network, out, settings, probe=partial(probe, sets=sets), start=start)
     if os.environ.get("RANK", "0") != "0":  # under torchrun the first process alone writes
         return
     origin = f"{teacher} {teacher_weights.name}, tensors sha256 {network.provenance.sha256}"
     weights = out / "bundled.safetensors"
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    save_bundled(student, weights, provenance(settings, origin, out / "photographs.csv", processes=processes))
+    save_bundled(
+        student, weights, provenance(settings, origin, out / "photographs.csv", processes=processes, start=start)
+    )
     Console().print(f"Weights: {weights}; curves: {out / 'run' / 'training.csv'}", soft_wrap=True)

@@ -17,15 +17,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from anomaly.backbones.backbone import fingerprint
 from anomaly.backbones.bundled import MEAN, STD, BundledNet, BundledSettings
 from anomaly.backbones.distill_data import TargetCache, build_targets, prepare_photographs
-from anomaly.training import TrainingSettings, batch_indices, joined, train
+from anomaly.errors import ArtifactError
+from anomaly.training import TrainingSettings, averaged_weights, batch_indices, joined, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     Features = Callable[[Tensor], list[Tensor]]
+
+RUN = "run"
+"""Folder of checkpoint and log inside that of a distillation."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,7 @@ def distill(
     settings: DistillSettings,
     *,
     probe: Callable[[Features], Mapping[str, float]] | None = None,
+    start: Path | None = None,
 ) -> BundledNet:
     """Distils a teacher into a :class:`BundledNet`; the same call goes on with an interrupted run.
 
@@ -150,9 +156,14 @@ def distill(
         folder: For the decoded photographs, the targets (about 0.3 MB a crop of 192 px), checkpoint and log.
         settings: What to distil into what.
         probe: Further figures for the log, computed from the trunk at every evaluation.
+        start: Folder of an earlier distillation of the same teacher and architecture, with whose averaged weights this
+            one begins (a further cycle of the learning rate, as in SGDR, arXiv 1608.03983); None for random ones.
 
     Returns:
         The averaged network, folded.
+
+    Raises:
+        ArtifactError: If `start` holds no weights of such a student.
     """
     with joined() as (rank, processes):
         if rank > 0:
@@ -171,10 +182,25 @@ def distill(
         )
         if rank == 0 and processes > 1:
             dist.barrier()
-        return _train(cached, held_out, folder / "run", settings, probe, processes)
+        student = _student(settings, start)
+        return _train(student, cached, held_out, folder / RUN, settings, probe, processes)
+
+
+def _student(settings: DistillSettings, start: Path | None) -> Student:
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        student = Student(settings.architecture, settings.components)
+    if start is not None:
+        try:
+            student.load_state_dict(averaged_weights(start / RUN))
+        except RuntimeError as error:
+            msg = f"{start} holds a student of another architecture or other components: {error}"
+            raise ArtifactError(msg) from error
+    return student.to(memory_format=torch.channels_last)
 
 
 def _train(
+    student: Student,
     cached: TargetCache,
     held_out: TargetCache,
     folder: Path,
@@ -182,10 +208,6 @@ def _train(
     probe: Callable[[Features], Mapping[str, float]] | None,
     processes: int,
 ) -> BundledNet:
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
-        student = Student(settings.architecture, settings.components)
-    student = student.to(memory_format=torch.channels_last)
     weights = [component_weights(p.variance, settings.whitening) for p in cached.projections]
 
     def loss_at(step: int) -> Tensor:
@@ -210,7 +232,9 @@ def _train(
     return average.trunk.fold()
 
 
-def provenance(settings: DistillSettings, teacher: str, table: Path, *, processes: int = 1) -> dict[str, str]:
+def provenance(
+    settings: DistillSettings, teacher: str, table: Path, *, processes: int = 1, start: Path | None = None
+) -> dict[str, str]:
     """Describes a distilled network for the header of its file; values are JSON strings or plain text.
 
     Args:
@@ -218,15 +242,19 @@ def provenance(settings: DistillSettings, teacher: str, table: Path, *, processe
         teacher: Name of the teacher and the SHA-256 of its weights.
         table: ``photographs.csv`` of the run.
         processes: Processes that trained together.
+        start: Folder of the distillation that this one began with.
 
     Returns:
-        Header entries. ``manifest_sha256`` is the hash of the sorted hashes of the photographs, one a line.
+        Header entries. ``manifest_sha256`` is the hash of the sorted hashes of the photographs, one a line;
+        ``start`` the fingerprint of the weights that it began with.
     """
     with table.open(newline="") as source:
         hashes = sorted(row["sha256"] for row in csv.DictReader(source))
     manifest = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
     values = {name: value for name, value in vars(settings).items() if name != "architecture"}
+    begun = {"start": fingerprint(averaged_weights(start / RUN))} if start is not None else {}
     return {
+        **begun,
         "teacher": teacher,
         "photographs": json.dumps({"count": len(hashes), "manifest_sha256": manifest}),
         "training": json.dumps({**values, "processes": processes}),

@@ -100,7 +100,7 @@ def prepare_photographs(folder: Path, cache: Path) -> PhotoStore:
         The decoded photographs.
 
     Raises:
-        DatasetError: If no photograph is usable.
+        DatasetError: If no photograph is usable, or none is held out.
     """
     table, blob = cache / "photographs.csv", cache / "photographs.u8"
     if not table.exists():
@@ -127,6 +127,13 @@ def prepare_photographs(folder: Path, cache: Path) -> PhotoStore:
             )
             for r in csv.DictReader(source)
         )
+    if len({photograph.held_out for photograph in photographs}) < 2:
+        kept = "all" if photographs[0].held_out else "none"
+        msg = (
+            f"{folder} must hold more photographs: about {HELD_OUT_SHARE:.0%} are held out by their hash; it is "
+            f"{kept} of {len(photographs)}"
+        )
+        raise DatasetError(msg)
     return PhotoStore(photographs, np.memmap(blob, dtype=np.uint8, mode="r"))
 
 

@@ -7,10 +7,20 @@ one machine, with one number of threads).
 Under ``torchrun`` every process sees the same images and takes its own part of a step's batch; gradients are averaged.
 """
 
-from anomaly.training.checkpoint import CHECKPOINT, LOG
+from anomaly.training.checkpoint import CHECKPOINT, LOG, averaged_weights
 from anomaly.training.loop import train
 from anomaly.training.processes import batch_indices, device, joined
 from anomaly.training.run_folder import run_folder
 from anomaly.training.settings import TrainingSettings
 
-__all__ = ["CHECKPOINT", "LOG", "TrainingSettings", "batch_indices", "device", "joined", "run_folder", "train"]
+__all__ = [
+    "CHECKPOINT",
+    "LOG",
+    "TrainingSettings",
+    "averaged_weights",
+    "batch_indices",
+    "device",
+    "joined",
+    "run_folder",
+    "train",
+]

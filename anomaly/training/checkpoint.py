@@ -155,6 +155,19 @@ class Run:
         return given | {"amp": self.precision}
 
 
+def averaged_weights(folder: Path) -> dict[str, Tensor]:
+    """Returns the averaged weights of the run in a folder, by name.
+
+    Raises:
+        ArtifactError: If the folder holds no checkpoint, or a damaged one.
+    """
+    path = folder / CHECKPOINT
+    if not path.exists():
+        msg = f"{folder} must hold the {CHECKPOINT} of a training; found none"
+        raise ArtifactError(msg)
+    return _read(path)[1]["average"]
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     from safetensors import SafetensorError, safe_open
 

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,11 +10,13 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import nn
 
+from anomaly.backbones.backbone import fingerprint
 from anomaly.backbones.bundled import BundledSettings, load_bundled, save_bundled
 from anomaly.backbones.distill import DistillSettings, component_weights, distill, provenance
 from anomaly.backbones.distill_data import Projection, build_targets, make_crop, prepare_photographs
 from anomaly.backbones.probe import ProbeSet, probe
-from anomaly.errors import DatasetError, SettingError
+from anomaly.errors import ArtifactError, DatasetError, SettingError
+from anomaly.training import averaged_weights
 
 SETTINGS = DistillSettings(
     architecture=BundledSettings((8, 8, 16, 16), (0, 0, 1, 1)),
@@ -77,6 +80,11 @@ def test_folder_without_photographs_is_refused(tmp_path):
         prepare_photographs(tmp_path / "empty", tmp_path / "out")
 
 
+def test_photographs_of_which_none_is_held_out_are_refused(photographs, tmp_path):
+    with pytest.raises(DatasetError, match=r"must hold more photographs.*none of 9"):
+        prepare_photographs(photographs, tmp_path / "out")
+
+
 def test_crops_depend_on_the_generator_only():
     image = np.random.default_rng(0).integers(0, 255, (220, 300, 3), dtype=np.uint8)
     for seed in range(30):
@@ -112,10 +120,14 @@ def test_interrupted_targets_go_on_and_other_settings_are_refused(store, tmp_pat
         build_targets(store, teacher, tmp_path / "t", count=25, **common)
 
 
+def _log(folder):
+    with (folder / "run" / "training.csv").open() as source:
+        return list(csv.DictReader(source))
+
+
 def test_tiny_distillation_explains_more_of_the_teacher(store, photographs, tmp_path):
     result = distill(photographs, Teacher(), tmp_path / "out", SETTINGS, probe=lambda features: {"extra": 1.0})
-    with (tmp_path / "out" / "run" / "training.csv").open() as source:
-        rows = list(csv.DictReader(source))
+    rows = _log(tmp_path / "out")
     assert [row["step"] for row in rows] == ["20", "40"]
     assert float(rows[1]["r2_0"]) > max(0.2, float(rows[0]["r2_0"]))
     assert rows[0]["extra"] == "1"
@@ -124,6 +136,22 @@ def test_tiny_distillation_explains_more_of_the_teacher(store, photographs, tmp_
     assert load_bundled(tmp_path / "w.safetensors").settings == SETTINGS.architecture
     with safe_open(tmp_path / "w.safetensors", "pt") as file:
         assert json.loads(file.metadata()["photographs"])["count"] == 9
+
+
+def test_a_further_cycle_begins_with_the_averaged_weights_of_an_earlier_one(store, photographs, tmp_path):
+    first, second = tmp_path / "out", tmp_path / "second"
+    distill(photographs, Teacher(), first, SETTINGS)
+    still = replace(SETTINGS, steps=1, learning_rate=1e-12)
+    distill(photographs, Teacher(), second, still, start=first)
+    last, begun_with = (_log(folder)[-1] for folder in (first, second))
+    assert float(last["r2_0"]) > 0.2
+    assert float(begun_with["r2_0"]) == pytest.approx(float(last["r2_0"]), abs=0.01)
+    begun = provenance(still, "toy", first / "photographs.csv", start=first)["start"]
+    assert begun == fingerprint(averaged_weights(first / "run"))
+    with pytest.raises(ArtifactError, match="another architecture"):
+        distill(photographs, Teacher(), tmp_path / "third", replace(SETTINGS, components=(3, 3)), start=first)
+    with pytest.raises(ArtifactError, match=r"must hold the checkpoint\.safetensors"):
+        distill(photographs, Teacher(), tmp_path / "fourth", SETTINGS, start=photographs)
 
 
 def test_whitening_evens_out_the_weights():
