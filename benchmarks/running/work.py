@@ -8,6 +8,7 @@ image score and map is raw.
 import json
 import os
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
@@ -34,12 +35,13 @@ BACKBONE, FILE = "resnet18", "resnet18_layers1to3_bnfolded"
 PEERS: dict[str, dict[str, Any]] = {
     "anomalib:Patchcore": {"arguments": {"backbone": BACKBONE, "coreset_sampling_ratio": 0.01}},
     "anomalib:Padim": {"arguments": {"backbone": BACKBONE}},
+    "anomalib:Fre": {"arguments": {"backbone": BACKBONE}},
     "anomalib:Stfpm": {"arguments": {"backbone": BACKBONE}},
     "anomalib:Supersimplenet": {"arguments": {"backbone": BACKBONE, "layers": ["layer2", "layer3"]}},
 }
 """Peers with what differs from anomalib's own settings: the backbone, and 1 % instead of 10 % of Patchcore's patches,
-since 10 % take more than an hour of CPU time a set. EfficientAd needs a teacher that must be downloaded; the nearest
-that trains without one is Supersimplenet."""
+since 10 % take more than an hour of CPU time a set. EfficientAd needs a teacher that must be downloaded; nearest to it
+are Stfpm, a student of a teacher, and Supersimplenet, which takes two CPU seconds an image and pass."""
 NONE = "-"
 SHORTCUT = "shortcut: "
 SHORTCUTS = ("mean grey", "mean gradient", "file size", "image width")
@@ -109,12 +111,15 @@ class Job(NamedTuple):
         fitted, held = hold_out(names, seed=self.seed, fraction=self.held_out, groups=groups)
         return [paths[index] for index in fitted], [paths[index] for index in held]
 
-    def settings(self) -> dict[str, Any]:
-        """Returns the settings of the detector besides its input."""
+    def settings(self, size: tuple[int, int]) -> dict[str, Any]:
+        """Returns the settings of the detector besides its input, for a canvas of a height and width in pixels."""
         weights = str(shared_file(f"weights/{FILE}.safetensors")) if self.backbone == BACKBONE else None
         given: dict[str, Any] = {"seed": self.seed}
         if is_peer(self.detector):
-            return given | PEERS.get(self.detector, {}) | {"weights": weights, "epochs": self.epochs}
+            given |= deepcopy(PEERS.get(self.detector, {})) | {"weights": weights, "epochs": self.epochs}
+            if self.detector == "anomalib:Fre":  # wants to be told how many features: layer 3, pooled by 2
+                given["arguments"]["input_dim"] = 256 * (size[0] // 32) * (size[1] // 32)
+            return given
         if self.backbone != NONE:
             given["backbone"] = {"name": self.backbone, "weights": weights}
         return given
@@ -184,7 +189,7 @@ def fit(**job: Any) -> dict[str, float]:
         load_engine(wanted.detector)
     protocol = wanted.protocol(None)
     images = replace(protocol.images, train=wanted.split(protocol)[0])
-    detector = build(cls, {**wanted.settings(), "input": asdict(images.input)})
+    detector = build(cls, {**wanted.settings(images.input.size), "input": asdict(images.input)})
     meter = Meter()
     scorer = detector.fit(images.frames()).eval()
     figures = {key: value for key, value in meter.figures().items() if key in COSTS}
