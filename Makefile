@@ -30,6 +30,6 @@ clean:
 $(VENV)/.installed: requirements.lock pyproject.toml
 	test -x $(PYTHON) || python3 -m venv $(VENV)
 	test -x "$(UV)" || $(PYTHON) -m pip install --quiet uv
-	"$(UV)" pip install --quiet --python $(PYTHON) --require-hashes -r requirements.lock
+	"$(UV)" pip install --quiet --compile-bytecode --python $(PYTHON) --require-hashes -r requirements.lock
 	"$(UV)" pip install --quiet --python $(PYTHON) --no-deps --editable .
 	touch $@
