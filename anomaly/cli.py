@@ -3,6 +3,7 @@
 import json
 import sys
 from contextlib import nullcontext
+from functools import cache
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -232,16 +233,22 @@ def _callback(
         raise typer.Exit
 
 
-def main() -> None:
-    """Runs the command; errors of the suite become one line on standard error and exit status 2."""
+@cache
+def _with_frontends() -> typer.Typer:
+    """Adds the commands of the frontends, once a process: to register a command again makes every later call slower."""
     for entry in entry_points(group="anomaly.commands"):
         command = entry.load()  # a Typer of several commands, or the function of one
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=entry.name)
         else:
             app.command(entry.name)(command)
+    return app
+
+
+def main() -> None:
+    """Runs the command; errors of the suite become one line on standard error and exit status 2."""
     try:
-        app()
+        _with_frontends()()
     except AnomalyError as error:
         typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
         sys.exit(EXIT_ERROR)

@@ -290,6 +290,16 @@ def test_errors_are_one_line_and_status_2(call, model, data, damaged, tmp_path, 
     assert not (tmp_path / "m.safetensors").exists()
 
 
+def test_calls_in_one_process_register_the_frontends_once(call):
+    def registered():
+        call("--version")
+        return [group.name for group in app.registered_groups], len(app.registered_commands)
+
+    first = registered()
+    assert {"inspect", "triage", "bench"} <= set(first[0])
+    assert registered() == first
+
+
 @needs_command
 def test_the_installed_command_shows_no_traceback(data, tmp_path):
     done = run("fit", data / "train" / "good", "-o", tmp_path / "m.safetensors", "--detector", "patchcor")
